@@ -1,0 +1,4 @@
+//! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
+
+pub mod task;
+pub mod wire;

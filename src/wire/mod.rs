@@ -1,0 +1,32 @@
+//! What crosses the wire: identifiers, subjects, task specs, lifecycle events, output headers.
+//!
+//! These types are the public API. `schemas/*.json` is generated from them by `runlane schema`, and
+//! `docs/protocol.md` explains them to clients in other languages. Nothing here does I/O.
+
+pub mod ids;
+pub mod lane;
+pub mod output;
+pub mod presence;
+pub mod problem;
+pub mod schema;
+pub mod status;
+pub mod subject;
+pub mod submit;
+pub mod task_spec;
+
+pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
+pub use lane::LaneRecord;
+pub use output::{Stream, StreamTotals};
+pub use presence::{RunnerPresence, WorkerPresence, WorkerState};
+pub use problem::Problem;
+pub use status::{
+    CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
+    Retrying, Started, StatusEvent, StopReason,
+};
+pub use subject::Subjects;
+pub use submit::{SubmitReply, Submitted};
+pub use task_spec::{
+    Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, Kind, OnWorkerLost, Operator,
+    OutputSpec, Requirement, Restart, Runtime, ScriptMode, Selector, SubprocessMode,
+    SubprocessSpec, TaskKind, TaskSpec, WasmSpec,
+};

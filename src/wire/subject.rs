@@ -1,0 +1,234 @@
+//! Every subject, stream and bucket name is built and parsed here, and nowhere else.
+//!
+//! ```text
+//! runlane.submit                       a micro service: the easy way in
+//! runlane.queue.<lane>.<id>            RUNLANE_QUEUE   canonical TaskSpec: the bulk way in
+//! runlane.task.<id>.status             RUNLANE_TASKS   lifecycle events, one compare-and-set chain
+//! runlane.task.<id>.cancel             RUNLANE_TASKS   cancel requests
+//! runlane.task.<id>.outcome            RUNLANE_TASKS   exactly one message
+//! runlane.output.<id>.stdout|.stderr   RUNLANE_OUTPUT  raw bytes
+//! ```
+
+use super::ids::{LaneId, Namespace, TaskId, WorkerId};
+use super::output::Stream;
+
+/// Builds and parses the names of one namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Subjects {
+    namespace: Namespace,
+}
+
+impl Subjects {
+    /// Names things in `namespace`.
+    pub fn new(namespace: Namespace) -> Self {
+        Self { namespace }
+    }
+
+    /// Returns the namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The request subject of the submit service.
+    pub fn submit(&self) -> String {
+        format!("{}.submit", self.namespace)
+    }
+
+    /// Where a task waits.
+    pub fn queue(&self, lane: &LaneId, id: &TaskId) -> String {
+        format!("{}.queue.{lane}.{id}", self.namespace)
+    }
+
+    /// Filter: all tasks that wait in a lane.
+    pub fn queue_lane(&self, lane: &LaneId) -> String {
+        format!("{}.queue.{lane}.*", self.namespace)
+    }
+
+    /// Filter: one task, in whatever lane it waits.
+    pub fn queue_task(&self, id: &TaskId) -> String {
+        format!("{}.queue.*.{id}", self.namespace)
+    }
+
+    /// Filter: everything that waits.
+    pub fn queue_all(&self) -> String {
+        format!("{}.queue.*.*", self.namespace)
+    }
+
+    /// A task's compare-and-set chain.
+    pub fn status(&self, id: &TaskId) -> String {
+        format!("{}.task.{id}.status", self.namespace)
+    }
+
+    /// A task's cancel requests.
+    pub fn cancel(&self, id: &TaskId) -> String {
+        format!("{}.task.{id}.cancel", self.namespace)
+    }
+
+    /// A task's outcome.
+    pub fn outcome(&self, id: &TaskId) -> String {
+        format!("{}.task.{id}.outcome", self.namespace)
+    }
+
+    /// Filter: status, cancel and outcome of one task.
+    pub fn task(&self, id: &TaskId) -> String {
+        format!("{}.task.{id}.*", self.namespace)
+    }
+
+    /// Filter: the status chains of all tasks.
+    pub fn status_all(&self) -> String {
+        format!("{}.task.*.status", self.namespace)
+    }
+
+    /// Filter: the cancel requests of all tasks.
+    pub fn cancel_all(&self) -> String {
+        format!("{}.task.*.cancel", self.namespace)
+    }
+
+    /// Filter: the outcomes of all tasks.
+    pub fn outcome_all(&self) -> String {
+        format!("{}.task.*.outcome", self.namespace)
+    }
+
+    /// One output stream of a task.
+    pub fn output(&self, id: &TaskId, stream: Stream) -> String {
+        format!("{}.output.{id}.{}", self.namespace, stream.token())
+    }
+
+    /// Filter: both output streams of a task.
+    pub fn output_task(&self, id: &TaskId) -> String {
+        format!("{}.output.{id}.*", self.namespace)
+    }
+
+    /// Filter: all output.
+    pub fn output_all(&self) -> String {
+        format!("{}.output.*.*", self.namespace)
+    }
+
+    /// Where an operator speaks to one worker.
+    pub fn worker_control(&self, worker: &WorkerId) -> String {
+        format!("{}.worker.{worker}", self.namespace)
+    }
+
+    /// The stream of waiting tasks.
+    pub fn queue_stream(&self) -> String {
+        self.upper("QUEUE")
+    }
+
+    /// The stream of status chains, cancel requests and outcomes.
+    pub fn tasks_stream(&self) -> String {
+        self.upper("TASKS")
+    }
+
+    /// The stream of output chunks.
+    pub fn output_stream(&self) -> String {
+        self.upper("OUTPUT")
+    }
+
+    /// The bucket of lanes and their selectors.
+    pub fn lanes_bucket(&self) -> String {
+        self.upper("LANES")
+    }
+
+    /// The bucket of live workers.
+    pub fn workers_bucket(&self) -> String {
+        self.upper("WORKERS")
+    }
+
+    /// The durable consumer of a lane.
+    pub fn lane_consumer(&self, lane: &LaneId) -> String {
+        lane.to_string()
+    }
+
+    /// Takes a queue subject apart; `None` if it isn't one of this namespace.
+    pub fn parse_queue(&self, subject: &str) -> Option<(LaneId, TaskId)> {
+        let rest = self.strip(subject, "queue")?;
+        let (lane, id) = rest.split_once('.')?;
+        Some((lane.parse().ok()?, id.parse().ok()?))
+    }
+
+    /// Takes a `task` subject apart; `None` if it isn't one of this namespace.
+    pub fn parse_task(&self, subject: &str) -> Option<(TaskId, TaskSubject)> {
+        let rest = self.strip(subject, "task")?;
+        let (id, what) = rest.split_once('.')?;
+        let what = match what {
+            "status" => TaskSubject::Status,
+            "cancel" => TaskSubject::Cancel,
+            "outcome" => TaskSubject::Outcome,
+            _ => return None,
+        };
+        Some((id.parse().ok()?, what))
+    }
+
+    /// Takes an output subject apart; `None` if it isn't one of this namespace.
+    pub fn parse_output(&self, subject: &str) -> Option<(TaskId, Stream)> {
+        let rest = self.strip(subject, "output")?;
+        let (id, stream) = rest.split_once('.')?;
+        Some((id.parse().ok()?, Stream::from_token(stream)?))
+    }
+
+    fn strip<'a>(&self, subject: &'a str, family: &str) -> Option<&'a str> {
+        subject
+            .strip_prefix(self.namespace.as_str())?
+            .strip_prefix('.')?
+            .strip_prefix(family)?
+            .strip_prefix('.')
+    }
+
+    fn upper(&self, what: &str) -> String {
+        format!("{}_{what}", self.namespace.as_str().to_ascii_uppercase())
+    }
+}
+
+/// What a subject below `task.<id>` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskSubject {
+    /// The compare-and-set chain.
+    Status,
+    /// Cancel requests.
+    Cancel,
+    /// The one outcome.
+    Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> TaskId {
+        text.parse().expect("a valid id")
+    }
+
+    #[test]
+    fn what_is_built_can_be_parsed() {
+        let s = Subjects::default();
+        let lane = LaneId::default_lane();
+        assert_eq!(
+            s.parse_queue(&s.queue(&lane, &id("a"))),
+            Some((lane, id("a")))
+        );
+        assert_eq!(
+            s.parse_task(&s.cancel(&id("a"))),
+            Some((id("a"), TaskSubject::Cancel))
+        );
+        assert_eq!(
+            s.parse_output(&s.output(&id("a"), Stream::Stderr)),
+            Some((id("a"), Stream::Stderr))
+        );
+    }
+
+    #[test]
+    fn strangers_subjects_are_not_parsed() {
+        let s = Subjects::default();
+        for subject in [
+            "",
+            "runlane",
+            "other.queue.a.b",
+            "runlane.queue.a",
+            "runlane.queue.a.b.c",
+        ] {
+            assert_eq!(s.parse_queue(subject), None, "{subject}");
+        }
+        assert_eq!(s.parse_task("runlane.task.a.unknown"), None);
+        assert_eq!(s.parse_output("runlane.output.a.stdin"), None);
+    }
+}

@@ -1,0 +1,432 @@
+//! TaskSpec as sent: the canonical JSON that the queue carries.
+//!
+//! Durations are milliseconds, names are camelCase, and every field but `kind` has a default. The
+//! types serialise to the canonical form; [`crate::task::decode`] reads it and reports every problem.
+//! A spec that the crate `solti-model` 0.0.2 serialises is canonical.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ids::TaskId;
+
+/// The largest script, in bytes after base64 decoding.
+pub const MAX_SCRIPT_BYTES: usize = 2 * 1024 * 1024;
+
+/// What to run, where it may run, and what to do when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskSpec {
+    /// The task's id. Optional in a submit request; in the queue it equals the subject's last token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TaskId>,
+    /// Concurrency slot: tasks with the same slot are admitted by `admission`. None: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// What to run.
+    pub kind: TaskKind,
+    /// Run time limit of one attempt in milliseconds. None: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub timeout: Option<u64>,
+    /// Milliseconds between the polite signal and SIGKILL. None: the runner's setting (5000).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+    /// When to run the task again after it has ended.
+    #[serde(default)]
+    pub restart: Restart,
+    /// How many failed attempts may be followed by another one.
+    #[serde(default = "default_max_retries")]
+    pub max_retries: u32,
+    /// How long to wait before a retry.
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// Exit codes after which a task is never retried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_retry_exit_codes: Vec<i32>,
+    /// How many workers the task may take down with it (or lose by chance) before it is `lost`.
+    #[serde(default = "default_max_worker_losses")]
+    pub max_worker_losses: u32,
+    /// What to do when the worker that runs the task is lost.
+    #[serde(default)]
+    pub on_worker_lost: OnWorkerLost,
+    /// What to do when the slot is taken. Has no effect without `slot`.
+    #[serde(default)]
+    pub admission: Admission,
+    /// Labels that the runner must have. None: any runner of the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner_selector: Option<Selector>,
+    /// Labels of the task itself, for people and programs that list tasks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Limits of the stored output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputSpec>,
+}
+
+fn default_max_retries() -> u32 {
+    3
+}
+
+fn default_max_worker_losses() -> u32 {
+    3
+}
+
+impl TaskSpec {
+    /// A spec of `kind` with every default.
+    pub fn new(kind: TaskKind) -> Self {
+        Self {
+            id: None,
+            slot: None,
+            kind,
+            timeout: None,
+            grace_ms: None,
+            restart: Restart::default(),
+            max_retries: default_max_retries(),
+            backoff: Backoff::default(),
+            no_retry_exit_codes: Vec::new(),
+            max_worker_losses: default_max_worker_losses(),
+            on_worker_lost: OnWorkerLost::default(),
+            admission: Admission::default(),
+            runner_selector: None,
+            labels: BTreeMap::new(),
+            output: None,
+        }
+    }
+
+    /// A spec that runs a command with every default.
+    pub fn command(command: impl Into<String>, args: impl IntoIterator<Item = String>) -> Self {
+        let mode = SubprocessMode::Command(CommandMode {
+            command: command.into(),
+            args: args.into_iter().collect(),
+        });
+        Self::new(TaskKind::Subprocess(SubprocessSpec::new(mode)))
+    }
+}
+
+/// What kind of thing a task is, with its details.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum TaskKind {
+    /// A process on the worker's host.
+    Subprocess(SubprocessSpec),
+    /// A container. Accepted and routed; needs a worker with such a runner.
+    Container(ContainerSpec),
+    /// A WASI module. Accepted and routed; needs a worker with such a runner.
+    Wasm(WasmSpec),
+}
+
+impl TaskKind {
+    /// Returns the kind without its details.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Subprocess(_) => Kind::Subprocess,
+            Self::Container(_) => Kind::Container,
+            Self::Wasm(_) => Kind::Wasm,
+        }
+    }
+}
+
+/// A kind of task; a runner supports one.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// A process on the worker's host.
+    #[default]
+    Subprocess,
+    /// A container.
+    Container,
+    /// A WASI module.
+    Wasm,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Subprocess => "subprocess",
+            Self::Container => "container",
+            Self::Wasm => "wasm",
+        })
+    }
+}
+
+/// A process on the worker's host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SubprocessSpec {
+    /// A command, or a script with its interpreter.
+    pub mode: SubprocessMode,
+    /// Environment variables, in order; a later one replaces an earlier one of the same name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+    /// Working directory, absolute. None: the runner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Whether a non-zero exit code makes the attempt fail.
+    #[serde(default = "enabled")]
+    pub fail_on_non_zero: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+impl SubprocessSpec {
+    /// A process with every default.
+    pub fn new(mode: SubprocessMode) -> Self {
+        Self {
+            mode,
+            env: Vec::new(),
+            cwd: None,
+            fail_on_non_zero: true,
+        }
+    }
+}
+
+/// How a process is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SubprocessMode {
+    /// A program and its arguments, without a shell.
+    Command(CommandMode),
+    /// The text of a script and its interpreter.
+    Script(ScriptMode),
+}
+
+/// A program and its arguments, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandMode {
+    /// A path, or a name that is looked up in the task's PATH.
+    pub command: String,
+    /// Its arguments, without the program's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+}
+
+/// The text of a script and its interpreter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScriptMode {
+    /// The interpreter.
+    pub runtime: Runtime,
+    /// The script: UTF-8 text in standard base64, at most 2 MiB after decoding.
+    pub body: String,
+    /// Arguments of the script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+}
+
+/// The interpreter of a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Runtime {
+    /// `bash`.
+    Bash,
+    /// `python3`.
+    Python,
+    /// `node`.
+    Node,
+    /// Any interpreter.
+    #[serde(rename_all = "camelCase")]
+    Custom {
+        /// A path, or a name that is looked up in the task's PATH.
+        command: String,
+        /// What stands between the interpreter and the script, such as `-c`: the script's text
+        /// follows it as one argument.
+        flag: String,
+    },
+}
+
+/// An environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvVar {
+    /// Its name: a letter or `_`, then letters, digits and `_`.
+    pub key: String,
+    /// Its value; no NUL.
+    pub value: String,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// The image's reference.
+    pub image: String,
+    /// Replaces the image's entry point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+}
+
+/// A WASI module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WasmSpec {
+    /// The module's path.
+    pub module: String,
+    /// Arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<EnvVar>,
+}
+
+/// When a task runs again after it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Restart {
+    /// Never: one attempt.
+    #[default]
+    Never,
+    /// After a failure or a timeout, up to `maxRetries` times.
+    OnFailure,
+    /// After a success as well, until it is canceled or out of retries.
+    #[serde(rename_all = "camelCase")]
+    Always {
+        /// Milliseconds between a success and the next start. None: at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interval_ms: Option<u64>,
+    },
+}
+
+/// How long to wait before a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Backoff {
+    /// How the delay is spread.
+    pub jitter: Jitter,
+    /// The first delay in milliseconds.
+    #[schemars(range(min = 1))]
+    pub first_ms: u64,
+    /// The longest delay in milliseconds; not less than `firstMs`.
+    #[schemars(range(min = 1))]
+    pub max_ms: u64,
+    /// Each delay is the one before times this; at least 1.
+    #[schemars(range(min = 1.0))]
+    pub factor: f64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            jitter: Jitter::Full,
+            first_ms: 1_000,
+            max_ms: 30_000,
+            factor: 2.0,
+        }
+    }
+}
+
+/// How a delay is spread, so that tasks that failed together don't retry together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Jitter {
+    /// Between 0 and the delay.
+    #[default]
+    Full,
+    /// The delay itself.
+    None,
+    /// Between half the delay and the delay.
+    Equal,
+    /// Between the first delay and three times the last one.
+    Decorrelated,
+}
+
+/// What to do when the worker that runs a task is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnWorkerLost {
+    /// Run the task again elsewhere: at least once.
+    #[default]
+    Rerun,
+    /// End the task as `lost`: at most once.
+    Fail,
+}
+
+/// What to do when a task's slot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Admission {
+    /// Reject the new task.
+    #[default]
+    DropIfRunning,
+    /// Cancel the running task, then start the new one.
+    Replace,
+    /// Wait until the slot is free.
+    Queue,
+}
+
+/// Labels that a runner must have. All conditions must hold; an empty selector matches every runner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selector {
+    /// Labels with exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// Further conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One condition on one label.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requirement {
+    /// The label's name.
+    pub key: String,
+    /// How it is compared.
+    pub operator: Operator,
+    /// Values: at least one for `In` and `NotIn`, none for `Exists` and `DoesNotExist`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Operator {
+    /// The label is there and has one of the values.
+    In,
+    /// The label is not there, or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is not there.
+    DoesNotExist,
+}
+
+/// Limits of the stored output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutputSpec {
+    /// Bytes of each stream that are kept from its start; past it the middle is left out and the
+    /// last 64 KiB are kept. None: the runner's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
