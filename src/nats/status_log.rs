@@ -1,0 +1,141 @@
+//! A task's status chain, its cancel requests and its outcome.
+//!
+//! `append` settles what a plain compare-and-set leaves open: when the answer is lost, or the race is
+//! undecided, it reads the leader and recognises its own record by its token.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
+
+use super::bus::{Bus, BusError, Cas};
+use crate::wire::{CancelRequest, Outcome, StatusEvent, TaskId};
+
+/// Pause between two tries while the server is away or changes its leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A record of a status chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusEntry {
+    /// Its sequence: what the next record must expect.
+    pub seq: u64,
+    /// The record.
+    pub event: StatusEvent,
+}
+
+/// A settled compare-and-set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Append {
+    /// Our record is the last one, with this sequence.
+    Won(u64),
+    /// Somebody else's record is the last one.
+    Lost(Option<StatusEntry>),
+}
+
+/// Reads and writes the records of tasks.
+#[derive(Clone)]
+pub struct StatusLog {
+    bus: Bus,
+}
+
+impl StatusLog {
+    /// Uses a connection.
+    pub fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// Reads the last record of a task's chain from the leader.
+    pub async fn last(&self, id: &TaskId) -> Result<Option<StatusEntry>, BusError> {
+        let subjects = self.bus.subjects();
+        let stored = self.bus.read_last(&subjects.tasks_stream(), &subjects.status(id)).await?;
+        stored
+            .map(|stored| Ok(StatusEntry { seq: stored.seq, event: parse(&stored.payload)? }))
+            .transpose()
+    }
+
+    /// Appends a record after the one with sequence `expected` (0: none). Tries again until
+    /// `deadline` while the server is away; what happened is then still unclear, and the error says so.
+    pub async fn append(
+        &self,
+        id: &TaskId,
+        event: &StatusEvent,
+        expected: u64,
+        deadline: Instant,
+    ) -> Result<Append, BusError> {
+        let payload = encode(event)?;
+        loop {
+            let subject = self.bus.subjects().status(id);
+            let tried = match self.bus.append(subject, expected, payload.clone()).await {
+                Ok(Cas::Stored(seq)) => return Ok(Append::Won(seq)),
+                Ok(Cas::Conflict) => None,
+                Err(error) if error.is_passing() => Some(error),
+                Err(error) => return Err(error),
+            };
+            // Lost or unclear: the leader knows which.
+            match self.last(id).await {
+                Ok(Some(last)) if last.event == *event => return Ok(Append::Won(last.seq)),
+                Ok(last) if last.as_ref().map_or(0, |last| last.seq) != expected => {
+                    return Ok(Append::Lost(last));
+                }
+                Ok(_) => {}
+                Err(error) if !error.is_passing() => return Err(error),
+                Err(_) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(tried.unwrap_or(BusError::Unclear(RETRY_PAUSE)));
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Reads the last cancel request of a task from the leader.
+    pub async fn cancel_request(&self, id: &TaskId) -> Result<Option<CancelRequest>, BusError> {
+        let subjects = self.bus.subjects();
+        let stored = self.bus.read_last(&subjects.tasks_stream(), &subjects.cancel(id)).await?;
+        Ok(stored.map(|stored| parse_cancel(&stored.payload)))
+    }
+
+    /// Returns the sequence of the last record of any sort of a task, from the leader.
+    pub async fn last_seq(&self, id: &TaskId) -> Result<u64, BusError> {
+        let subjects = self.bus.subjects();
+        let stored = self.bus.read_last(&subjects.tasks_stream(), &subjects.task(id)).await?;
+        Ok(stored.map_or(0, |stored| stored.seq))
+    }
+
+    /// Publishes the outcome of a finished record. Anybody who finds such a record may do it: only
+    /// the first one is stored.
+    pub async fn publish_outcome(&self, outcome: &Outcome) -> Result<(), BusError> {
+        let subject = self.bus.subjects().outcome(&outcome.id);
+        self.bus.append(subject, 0, encode(outcome)?).await.map(|_| ())
+    }
+
+    /// Reads a task's outcome from the leader.
+    pub async fn outcome(&self, id: &TaskId) -> Result<Option<Outcome>, BusError> {
+        let subjects = self.bus.subjects();
+        let stored = self.bus.read_last(&subjects.tasks_stream(), &subjects.outcome(id)).await?;
+        stored.map(|stored| parse(&stored.payload)).transpose()
+    }
+}
+
+/// Reads a cancel request. Whatever the payload, it is a wish to end the task: what can't be read is
+/// kept as the reason.
+pub fn parse_cancel(payload: &[u8]) -> CancelRequest {
+    if payload.is_empty() {
+        return CancelRequest::default();
+    }
+    serde_json::from_slice(payload).unwrap_or_else(|_| CancelRequest {
+        reason: Some(String::from_utf8_lossy(&payload[..payload.len().min(256)]).into_owned()),
+        ..CancelRequest::default()
+    })
+}
+
+fn encode(value: &impl serde::Serialize) -> Result<Bytes, BusError> {
+    let bytes = serde_json::to_vec(value).map_err(|error| BusError::Broken(error.to_string()))?;
+    Ok(bytes.into())
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, BusError> {
+    serde_json::from_slice(payload)
+        .map_err(|error| BusError::Broken(format!("cannot read a task's record: {error}")))
+}
