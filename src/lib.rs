@@ -2,4 +2,5 @@
 
 pub mod output;
 pub mod task;
+pub mod telemetry;
 pub mod wire;
