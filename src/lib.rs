@@ -1,5 +1,6 @@
 //! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
 
+pub mod devserver;
 pub mod output;
 pub mod task;
 pub mod telemetry;

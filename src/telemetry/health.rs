@@ -279,7 +279,11 @@ mod tests {
     async fn shutdown_closes_the_port_even_if_a_client_holds_a_connection() {
         let mut server = start(None).await;
         let _idle = TcpStream::connect(server.addr).await.expect("listening");
-        assert!(ask(server.addr, "GET /healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(
+            ask(server.addr, "GET /healthz")
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
         server.stop.send(()).expect("running");
         let ended = timeout(Duration::from_secs(5), server.tasks.join_next()).await;
         ended
