@@ -1,6 +1,7 @@
 //! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
 
 pub mod devserver;
+pub mod nats;
 pub mod output;
 pub mod task;
 pub mod telemetry;
