@@ -109,7 +109,7 @@ pub enum ConnectError {
         found: String,
     },
     /// The server has no JetStream for us.
-    #[error("the NATS server {server} has no JetStream{}; enable it (`jetstream {{ store_dir: … }}` in its configuration, or for the account)", in_domain(.domain))]
+    #[error("the NATS server {server} has no JetStream{}; enable it (`jetstream {{ store_dir: … }}` in its configuration, or for the account), and allow this user `$JS.API.>`", in_domain(.domain))]
     NoJetStream {
         /// The server's name.
         server: String,
