@@ -8,16 +8,24 @@
 
 pub mod bus;
 pub mod cancel;
+pub mod connect;
+pub mod context;
 pub mod delivery;
 pub mod intake;
+pub mod link;
 pub mod presence;
 pub mod publisher;
+pub mod settings;
 pub mod status_log;
 pub mod topology;
+pub mod version;
 
 pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
 pub use cancel::Cancels;
 pub use delivery::{AckHandle, Delivery, Stray};
+pub use connect::{ConnectError, Connected, connect};
 pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};
+pub use link::{Link, LinkState};
 pub use publisher::{Hold, OutputPublisher, StoredOutput, StoredStream};
+pub use settings::ConnectSettings;
 pub use status_log::{Append, StatusEntry, StatusLog};
