@@ -1,2 +1,4 @@
-#[test]
-fn x() {}
+//! The integration tests: real processes, real sockets.
+
+mod process;
+mod support;
