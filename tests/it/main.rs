@@ -2,4 +2,6 @@
 
 mod connect;
 mod devserver;
+mod process;
 mod support;
+mod worker;
