@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use runlane::exec::Spawner;
 use runlane::nats::topology::{self, TopologySettings};
-use runlane::nats::{Bus, Connected, Headers, StatusLog};
+use runlane::nats::{Bus, Headers, StatusLog};
 use runlane::task::RunnerPolicy;
-use runlane::wire::{LaneId, Outcome, Stream, Subjects, TaskId};
+use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, Subjects, TaskId};
 use runlane::worker::{Runner, SubprocessRunner, Worker, WorkerSettings};
 
 use super::nats::TestServer;
@@ -20,10 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A namespace on a server.
 pub(crate) struct Fleet {
-    pub(crate) connected: Connected,
     pub(crate) bus: Bus,
     pub(crate) log: StatusLog,
-    pub(crate) topology: TopologySettings,
 }
 
 impl Fleet {
@@ -37,7 +35,7 @@ impl Fleet {
         let topology = TopologySettings { lease, ..TopologySettings::default() };
         topology::ensure(&bus, &topology).await.expect("the streams are made");
         let log = StatusLog::new(bus.clone());
-        Self { connected, bus, log, topology }
+        Self { bus, log }
     }
 
     /// Starts a worker in this process, with a connection of its own.
@@ -73,6 +71,46 @@ impl Fleet {
         }
     }
 
+    /// Like `outcome`, while the server may be away.
+    pub(crate) async fn patient_outcome(&self, id: &TaskId) -> Outcome {
+        let start = Instant::now();
+        while self.log.outcome(id).await.is_err() {
+            assert!(start.elapsed() < DEADLINE, "the server stays away");
+        }
+        self.outcome(id).await
+    }
+
+    pub(crate) async fn cancel(&self, id: &TaskId, request: &'static str) {
+        let subject = self.bus.subjects().cancel(id);
+        self.bus.publish(subject, Headers::default(), request.into()).await.expect("stored");
+    }
+
+    /// The records of a task's chain.
+    pub(crate) async fn events(&self, id: &TaskId) -> Vec<StatusEvent> {
+        let subjects = self.bus.subjects();
+        let page = self.bus.read_page(&subjects.tasks_stream(), &subjects.status(id), 1).await;
+        let messages = page.expect("the server answers").messages.into_iter();
+        messages.map(|m| serde_json::from_slice(&m.payload).expect("a status event")).collect()
+    }
+
+    /// Waits until the task has written something.
+    pub(crate) async fn first_output(&self, id: &TaskId) {
+        let start = Instant::now();
+        while self.output(id, Stream::Stdout).await.is_empty() {
+            assert!(start.elapsed() < DEADLINE, "no output of {id}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until no message is left in the queue: acks come after the outcome.
+    pub(crate) async fn queue_is_empty(&self) {
+        let start = Instant::now();
+        while self.queued().await > 0 {
+            assert!(start.elapsed() < DEADLINE, "{} messages are left", self.queued().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Everything that is stored of one stream, by offset.
     pub(crate) async fn output(&self, id: &TaskId, stream: Stream) -> Vec<u8> {
         let subjects = self.bus.subjects();
@@ -96,8 +134,7 @@ impl Fleet {
         chunks.into_values().flatten().collect()
     }
 
-    /// Messages that are left in the queue.
-    pub(crate) async fn queued(&self) -> usize {
+    async fn queued(&self) -> usize {
         let subjects = self.bus.subjects();
         let page = self
             .bus
