@@ -12,7 +12,7 @@ const SCHEMES: [&str; 4] = ["nats://", "tls://", "ws://", "wss://"];
 /// How to reach NATS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatsConfig {
-    /// URLs without user and password; at least one.
+    /// URLs without user and password. Empty only if `context` brings them.
     pub servers: Vec<String>,
     /// How the worker proves who it is.
     pub auth: Auth,
@@ -76,10 +76,11 @@ pub struct ClientCert {
 }
 
 pub(super) fn resolve(raw: RawNats, report: &mut Report) -> NatsConfig {
-    let given = raw
-        .servers
+    let named = raw.servers.clone();
+    let default = raw.context.is_none().then(|| Secret::new(DEFAULT_SERVER));
+    let given = named
         .clone()
-        .unwrap_or_else(|| vec![Secret::new(DEFAULT_SERVER)]);
+        .unwrap_or_else(|| default.into_iter().collect());
     let mut servers = Vec::new();
     let mut in_urls = Vec::new();
     for url in given.iter().flat_map(|text| text.expose().split(',')) {
@@ -88,7 +89,7 @@ pub(super) fn resolve(raw: RawNats, report: &mut Report) -> NatsConfig {
             in_urls.extend(login.filter(|login| !in_urls.contains(login)));
         }
     }
-    if given.is_empty() {
+    if named.is_some_and(|named| named.is_empty()) {
         report.add("nats.servers", "is empty; name at least one server");
     }
     check_inbox(raw.inbox_prefix.as_deref(), report);

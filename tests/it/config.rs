@@ -105,92 +105,22 @@ fn without_a_file_there_is_one_runner_without_limits() {
 
 #[test]
 fn every_wrong_value_is_reported_at_once() {
-    let problems = resolve(
-        r#"
-        namespace = "a.b"
-        [nats]
-        servers = ["http://x", "nats://"]
-        user = "u"
-        creds = "/c"
-        token = "t"
-        inbox_prefix = "a.*"
-        tls = { cert = "/c" }
-        [worker]
-        name = "a b"
-        capacity = 0
-        max_lanes = 0
-        lease = "1s"
-        drain_timeout = "soon"
-        labels = { runner-name = "x" }
-        [[runner]]
-        kind = "container"
-        [[runner]]
-        name = "gpu"
-        cwd = "work"
-        env = { RUNLANE_X = "1", "A B" = "" }
-        inherit_env = ["LANG", "NATS_CREDS"]
-        stop_signal = "KILL"
-        max_timeout = "0s"
-        max_output_bytes = "1MB"
-        interpreters = { node = "" }
-        log = { max_line_bytes = 1 }
-        [[runner]]
-        name = "gpu"
-        kind = "fancy"
-        inherit_env = "some"
-        [streams]
-        replicas = 6
-        storage = "tape"
-        tasks_max_age = "1s"
-        output_max_bytes = "many"
-        [metrics]
-        listen = "9464"
-        [log]
-        format = "xml"
-        filter = "a=b=c"
-        "#,
-    )
-    .expect_err("everything is wrong");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/invalid");
+    let read = |name: &str| fs::read_to_string(data.join(name)).expect("the file is there");
+    let problems = resolve(&read("worker.toml")).expect_err("everything is wrong");
     let found: BTreeSet<&str> = problems
         .iter()
         .map(|problem| problem.path.as_str())
         .collect();
-    let wanted = [
-        "namespace",
-        "nats",
-        "nats.servers",
-        "nats.user",
-        "nats.inbox_prefix",
-        "nats.tls.cert",
-        "worker.name",
-        "worker.capacity",
-        "worker.max_lanes",
-        "worker.lease",
-        "worker.drain_timeout",
-        "worker.labels.runner-name",
-        "runner[0].name",
-        "runner[0].kind",
-        "runner[1].cwd",
-        "runner[1].env.RUNLANE_X",
-        "runner[1].env.A B",
-        "runner[1].inherit_env",
-        "runner[1].stop_signal",
-        "runner[1].max_timeout",
-        "runner[1].max_output_bytes",
-        "runner[1].interpreters.node",
-        "runner[1].log.max_line_bytes",
-        "runner[2].name",
-        "runner[2].kind",
-        "runner[2].inherit_env",
-        "streams.replicas",
-        "streams.storage",
-        "streams.tasks_max_age",
-        "streams.output_max_bytes",
-        "metrics.listen",
-        "log.format",
-        "log.filter",
-    ];
-    assert_eq!(found, BTreeSet::from(wanted));
+    let wanted = read("worker.paths");
+    assert_eq!(found, wanted.lines().collect());
+}
+
+#[test]
+fn a_context_brings_its_own_servers() {
+    assert!(good("nats = { context = 'prod' }").nats.servers.is_empty());
+    let both = good("nats = { context = 'prod', servers = ['h'] }");
+    assert_eq!(both.nats.servers, ["nats://h"]);
 }
 
 #[test]
