@@ -1,7 +1,11 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod config;
 mod connect;
 mod devserver;
+mod layering;
 mod process;
+mod schema;
+mod solti;
 mod support;
 mod worker;
