@@ -2,10 +2,22 @@
 //! order; it decides nothing about tasks.
 //!
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
+//! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
+//! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests, and
+//! `presence` says who is there.
 
 pub mod bus;
+pub mod cancel;
+pub mod delivery;
+pub mod intake;
+pub mod presence;
+pub mod publisher;
 pub mod status_log;
 pub mod topology;
 
 pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
+pub use cancel::Cancels;
+pub use delivery::{AckHandle, Delivery, Stray};
+pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};
+pub use publisher::{Hold, OutputPublisher, StoredOutput, StoredStream};
 pub use status_log::{Append, StatusEntry, StatusLog};

@@ -1,0 +1,161 @@
+//! What the leader's process does between fork and execve: named steps in a fixed order.
+//!
+//! The first failing step's name and error go to task-init through a pipe that execve closes. Just
+//! before execve the child writes [`READY`], so that the end of the pipe without it means: killed
+//! during its setup.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid};
+
+use super::command::Command;
+use super::sys;
+
+/// Stands in the pipe in a step's place: all of them are done, execve follows.
+const READY: u8 = u8::MAX;
+
+/// Bytes of a record in the pipe: a step, or [`READY`], and an error number.
+const RECORD: usize = 5;
+
+/// A step of the setup.
+type Step = fn(&Child<'_>) -> io::Result<()>;
+
+/// The order is a contract of its own: each step needs rights or resources that a later one takes
+/// away. Steps of the plan's `Sandbox` go where the comments say.
+const STEPS: [(&str, Step); 9] = [
+    ("setsid", |_| Ok(setsid().map(drop)?)),
+    // cgroup, namespaces and mounts
+    ("oom_score_adj", |_| Ok(reset_oom_score())),
+    ("umask", |_| Ok(set_umask())),
+    // rlimits, bounding set, keepcaps, identity, capabilities, no_new_privs, landlock
+    ("parent_death", |child| die_with(child.init)),
+    ("signals", |_| sys::reset_signals()),
+    ("chdir", |child| Ok(chdir(&child.command.cwd)?)),
+    ("stdio", |child| stdio(child)),
+    ("descriptors", |_| sys::close_on_exec()),
+    // seccomp
+    (EXEC, |child| Err(exec(child).into())),
+];
+
+/// The last step's name.
+pub(super) const EXEC: &str = "exec";
+
+/// What the steps need.
+pub(super) struct Child<'a> {
+    pub(super) command: &'a Command,
+    pub(super) stdout: &'a OwnedFd,
+    pub(super) stderr: &'a OwnedFd,
+    pub(super) init: Pid,
+}
+
+impl Child<'_> {
+    /// Runs the steps. Returns, with an exit code that nobody looks at, only if one failed.
+    pub(super) fn run(&self, mut pipe: impl Write) -> i32 {
+        for (index, (name, step)) in (0..).zip(STEPS) {
+            if name == EXEC {
+                // If task-init can't read it, it is dead, and `parent_death` ends this process.
+                let _ = pipe.write_all(&record(READY, 0));
+            }
+            if let Err(error) = step(self) {
+                // As above.
+                let _ = pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0)));
+                return 1;
+            }
+        }
+        1
+    }
+}
+
+/// What the pipe said when execve or the child's end had closed it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Setup {
+    /// The program runs.
+    Done,
+    /// This step failed.
+    Failed(&'static str, Errno),
+    /// The child was killed before it could say anything.
+    Died,
+}
+
+impl Setup {
+    pub(super) fn parse(bytes: &[u8]) -> Self {
+        match bytes.rchunks_exact(RECORD).next() {
+            None => Self::Died,
+            Some([READY, ..]) => Self::Done,
+            Some([step, errno @ ..]) => {
+                let name = STEPS.get(usize::from(*step)).map_or("setup", |(name, _)| name);
+                let errno = errno.try_into().map_or(0, i32::from_le_bytes);
+                Self::Failed(name, Errno::from_raw(errno))
+            }
+            Some([]) => Self::Died,
+        }
+    }
+}
+
+fn record(step: u8, errno: i32) -> [u8; RECORD] {
+    let [a, b, c, d] = errno.to_le_bytes();
+    [step, a, b, c, d]
+}
+
+/// Best effort: a worker that the kernel should spare (a negative value) must not pass that on, and
+/// raising is always allowed. Lowering a worker's positive value takes CAP_SYS_RESOURCE.
+fn reset_oom_score() {
+    // The system's rule above decides; the task runs either way.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+}
+
+/// The usual mask, whatever the worker's is.
+fn set_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
+/// Ends this process with task-init, even if that was killed before the request for it.
+fn die_with(init: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() == init { Ok(()) } else { Err(Errno::ESRCH.into()) }
+}
+
+fn stdio(child: &Child<'_>) -> io::Result<()> {
+    dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdout(child.stdout)?;
+    dup2_stderr(child.stderr)?;
+    Ok(())
+}
+
+/// Tries the candidates as execvp(3) does, but runs no shell for a file of unknown format.
+fn exec(child: &Child<'_>) -> Errno {
+    let command = child.command;
+    let mut worst = Errno::ENOENT;
+    for path in &command.candidates {
+        let Err(error) = nix::unistd::execve(path, &command.args, &command.env);
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
+            // A later directory may have one that may be run.
+            Errno::EACCES => worst = error,
+            error => return error,
+        }
+    }
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pipe_tells_a_done_setup_from_a_failed_one_and_from_a_death() {
+        let ready = record(READY, 0);
+        let exec_failed = record(8, Errno::ENOENT as i32);
+        assert_eq!(Setup::parse(&[]), Setup::Died);
+        assert_eq!(Setup::parse(&ready), Setup::Done);
+        assert_eq!(Setup::parse(&[ready, exec_failed].concat()), Setup::Failed(EXEC, Errno::ENOENT));
+        let chdir_failed = record(5, Errno::EACCES as i32);
+        assert_eq!(Setup::parse(&chdir_failed), Setup::Failed("chdir", Errno::EACCES));
+    }
+}

@@ -1,0 +1,107 @@
+//! The spawner: forks a task-init for each request of its worker, and outlives none of them.
+//!
+//! It is a subreaper too: if a task kills its own task-init, its orphans come here and are killed. The
+//! end of the worker's socket ends it as soon as the last task-init, which has seen the same on its
+//! own socket, is reaped.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signalfd::SignalFd;
+
+use super::super::link::{Report, SetupFailure, VERSION, encode};
+use super::super::process::ExitStatus;
+use super::sys::{self, Children};
+use super::{sweep, task};
+
+/// What a worker hands over for one task.
+pub(super) struct Request {
+    pub(super) control: UnixStream,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Serves requests until the worker is gone and every task-init has ended.
+pub(super) fn run() -> io::Result<()> {
+    let socket = sys::take_stdin()?;
+    sys::close_others(&[socket.as_fd()])?;
+    prctl::set_name(c"runlane-spawner")?;
+    prctl::set_child_subreaper(true)?;
+    let signals = sweep::child_signals()?;
+    let mut socket = Some(socket);
+    let mut inits = BTreeSet::new();
+    while socket.is_some() || !inits.is_empty() {
+        let asked = wait(socket.as_ref().map(AsFd::as_fd), &signals)?;
+        reap(&mut inits)?;
+        if asked && !serve(socket.as_ref().map(AsFd::as_fd), &mut inits)? {
+            socket = None;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a request or the end of a child. Returns whether the socket has something.
+fn wait(socket: Option<BorrowedFd<'_>>, signals: &SignalFd) -> io::Result<bool> {
+    let child = PollFd::new(signals.as_fd(), PollFlags::POLLIN);
+    let ready = match socket {
+        Some(socket) => {
+            let mut both = [child, PollFd::new(socket, PollFlags::POLLIN)];
+            poll(&mut both, PollTimeout::NONE)?;
+            both[1].any().unwrap_or(true)
+        }
+        None => {
+            poll(&mut [child], PollTimeout::NONE)?;
+            false
+        }
+    };
+    sweep::drain(signals)?;
+    Ok(ready)
+}
+
+/// Starts one task-init. Returns false at the end of the socket.
+fn serve(socket: Option<BorrowedFd<'_>>, inits: &mut BTreeSet<i32>) -> io::Result<bool> {
+    let Some((version, descriptors)) = socket.map(sys::receive).transpose()?.flatten() else {
+        return Ok(false);
+    };
+    // With fewer descriptors there may be no control socket to answer on; closing what came answers.
+    let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+        return Ok(true);
+    };
+    let request = Request { control: control.into(), stdout, stderr };
+    if version != VERSION {
+        refuse(&request.control, "protocol", Errno::EPROTO);
+        return Ok(true);
+    }
+    match sys::fork(|| task::run(&request)) {
+        Ok(pid) => drop(inits.insert(pid)),
+        Err(error) => refuse(&request.control, "fork", Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+    }
+    Ok(true)
+}
+
+fn refuse(mut control: &UnixStream, step: &str, errno: Errno) {
+    let message = format!("cannot start the task's supervisor: {}", errno.desc().to_lowercase());
+    let failure = SetupFailure { step: step.to_owned(), errno: errno as i32, message };
+    if let Ok(frame) = encode(&Report::SetupFailed(failure)) {
+        // A worker that is gone needs no answer, and for one that lives the buffer is empty.
+        let _ = control.write_all(&frame);
+    }
+}
+
+/// Reaps every child that has ended. If a task-init died by something else than its own end, what it
+/// left came here and is killed; what the killed leave follows with their end.
+fn reap(inits: &mut BTreeSet<i32>) -> io::Result<()> {
+    while let Some(end) = sweep::ended(Children::All)? {
+        sys::reap(end.pid)?;
+        let known = inits.remove(&end.pid);
+        if !known || end.status != ExitStatus::Exited(0) {
+            sweep::kill_children(|pid| inits.contains(&pid))?;
+        }
+    }
+    Ok(())
+}

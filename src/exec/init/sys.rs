@@ -1,0 +1,186 @@
+//! System calls that neither std nor nix wraps. The only file of the crate with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use super::super::process::ExitStatus;
+
+/// The exit code of a forked process whose code panicked; 70 is EX_SOFTWARE of sysexits.h.
+const PANICKED: i32 = 70;
+
+/// A child that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChildEnd {
+    pub(super) pid: i32,
+    pub(super) status: ExitStatus,
+}
+
+/// Which children are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Children {
+    All,
+    One(i32),
+}
+
+/// Forks a process that runs `child`, and never returns into the caller's code. Returns its id.
+///
+/// Only for a program with one thread: of several, the child would have one, and the others' locks.
+pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<i32> {
+    // SAFETY: the program has one thread (`__task-init` starts none), so the child is a whole copy and
+    // may run any code. It leaves by `_exit` below, also after a panic: the parent's frames, which the
+    // copy has too, are never entered again and their destructors don't run twice.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
+        // SAFETY: `_exit` takes any number and has no precondition.
+        unsafe { libc::_exit(code) }
+    }
+    Ok(pid)
+}
+
+/// Takes the descriptor 0, which the worker put there, and leaves /dev/null in its place, so that
+/// nothing can take it for standard input.
+pub(super) fn take_stdin() -> io::Result<OwnedFd> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(socket)
+}
+
+/// Receives one byte and the descriptors that came with it. None: the other end has closed.
+///
+/// # Errors
+/// ENOBUFS when there was no room for all descriptors; those that came are then lost to this process.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(u8, Vec<OwnedFd>)>> {
+    let mut byte = [0];
+    let mut space = nix::cmsg_space!([RawFd; 3]);
+    let mut into = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut space), flags)?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut received = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            received.extend(descriptors.into_iter().map(|descriptor| {
+                // SAFETY: the kernel has opened it for this process in this call, and nobody else
+                // knows its number.
+                unsafe { OwnedFd::from_raw_fd(descriptor) }
+            }));
+        }
+    }
+    Ok(Some((byte[0], received)))
+}
+
+/// Closes every descriptor from 3 on, except those in `keep`. For a fresh process, whose other
+/// descriptors belong to nobody, or to frames that it never returns to.
+pub(super) fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep {
+        if kept > first {
+            close_range(first, kept - 1, 0)?;
+        }
+        first = first.max(kept + 1);
+    }
+    close_range(first, RawFd::MAX, 0)
+}
+
+/// Lets an execve close every descriptor from 3 on.
+pub(super) fn close_on_exec() -> io::Result<()> {
+    close_range(3, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// The system call is Linux 5.9, its flag 5.11, and an old container runtime may forbid it.
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the numbers aren't pointers. The callers close only what no living frame owns, or set a
+    // flag that matters at execve alone.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if done == 0 { Ok(()) } else { close_each(first, last, flags) }
+}
+
+fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
+    // Collected first: reading the directory has a descriptor of its own.
+    let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.collect::<Result<_, _>>()?;
+    let numbers = names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for descriptor in numbers.filter(|number| (first..=last).contains(number)) {
+        // SAFETY: as in `close_range`. EBADF for the directory's own descriptor changes nothing.
+        unsafe {
+            if flags & libc::CLOSE_RANGE_CLOEXEC == 0 {
+                libc::close(descriptor);
+            } else {
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives every signal its default action, and unblocks all.
+pub(super) fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler, so no code of ours can run in one. EINVAL for SIGKILL,
+        // SIGSTOP and the two that glibc keeps for itself: these can't be changed by anybody.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: `sigset_t` is plain data that sigemptyset fills before sigprocmask reads it.
+    let done = unsafe {
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+    };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Looks at a child that has ended, without reaping it. None: none of them has.
+///
+/// # Errors
+/// ECHILD when there is no such child.
+pub(super) fn peek(children: Children) -> io::Result<Option<ChildEnd>> {
+    waitid(children, libc::WNOWAIT)
+}
+
+/// Reaps a child if it has ended.
+pub(super) fn reap(pid: i32) -> io::Result<Option<ChildEnd>> {
+    waitid(Children::One(pid), 0)
+}
+
+/// std and nix know no real-time signals in a child's status; a task may die of one.
+fn waitid(children: Children, flags: libc::c_int) -> io::Result<Option<ChildEnd>> {
+    let (kind, id) = match children {
+        Children::All => (libc::P_ALL, 0),
+        Children::One(pid) => (libc::P_PID, pid.cast_unsigned()),
+    };
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = flags | libc::WEXITED | libc::WNOHANG;
+    // SAFETY: `info` is writable and lives through the call.
+    Errno::result(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) })?;
+    // SAFETY: all zero is a valid siginfo_t, and waitid has filled it for SIGCHLD if it found a child,
+    // which makes pid and status its readable fields; it leaves the pid at 0 if it found none.
+    let (pid, code, status) = unsafe {
+        let info = info.assume_init();
+        (info.si_pid(), info.si_code, info.si_status())
+    };
+    let status = match code {
+        libc::CLD_EXITED => ExitStatus::Exited(status),
+        _ => ExitStatus::Signaled(status),
+    };
+    Ok((pid != 0).then_some(ChildEnd { pid, status }))
+}
+
+/// Sends a signal by number to a process, or with a negative id to a group.
+///
+/// It fails when nobody is left, or for a number that is no signal; neither needs an answer.
+pub(super) fn kill(pid: i32, signal: i32) {
+    // SAFETY: kill takes any two numbers.
+    unsafe { libc::kill(pid, signal) };
+}

@@ -1,0 +1,138 @@
+//! What the worker, the spawner and a task-init say to each other.
+//!
+//! | on | from → to | what |
+//! |---|---|---|
+//! | spawner's socket | worker → spawner | one byte, [`VERSION`], with control socket, stdout, stderr |
+//! | control socket | worker → task-init | one frame: the launch plan; then one byte per signal |
+//! | control socket | task-init → worker | frames: [`Report`] |
+//!
+//! A frame is its length in four bytes, little endian, and JSON. A request is one byte so that it can't
+//! arrive in part; a signal is one byte, its number, so that task-init needs no buffer for it.
+
+use std::io::{self, Read};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::process::Exit;
+
+/// The first argument that turns `runlane` into the spawner.
+pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
+
+/// The version of what is described here. Worker and spawner are the same file, unless a path was given.
+pub(super) const VERSION: u8 = 1;
+
+/// The largest frame that is read; a plan has a few MiB.
+const MAX_FRAME: usize = 64 * 1024 * 1024;
+
+/// What a task-init tells its worker.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The leader executes the program.
+    Started { pid: i32 },
+    /// The leader could not be set up; nothing of the task is left.
+    SetupFailed(SetupFailure),
+    /// The leader has ended, and so many of its descendants could not be killed (normally none).
+    Ended { exit: Exit, survivors: u32 },
+}
+
+/// A step of the child's setup that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SetupFailure {
+    /// The step's name, as it stands in the outcome.
+    pub(super) step: String,
+    /// The system's error number.
+    pub(super) errno: i32,
+    /// What happened to which path, with the system's reason.
+    pub(super) message: String,
+}
+
+/// Writes a value as a frame.
+pub(super) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, value)?;
+    let length = u32::try_from(frame.len() - 4).map_err(|_| too_long(frame.len()))?;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(frame)
+}
+
+/// Reads one frame and waits for it. None: the other end closed before the frame was whole.
+pub(super) fn read_frame<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    if !read_or_end(&mut from, &mut length)? {
+        return Ok(None);
+    }
+    let mut body = vec![0; checked_length(length)?];
+    if !read_or_end(&mut from, &mut body)? {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// Takes the first frame off a buffer. None: it isn't whole yet.
+pub(super) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Result<Option<T>> {
+    let Some((length, rest)) = buffer.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = checked_length(*length)?;
+    let Some(body) = rest.get(..length) else {
+        return Ok(None);
+    };
+    let value = serde_json::from_slice(body)?;
+    buffer.drain(..4 + length);
+    Ok(Some(value))
+}
+
+fn checked_length(length: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_FRAME { Err(too_long(length)) } else { Ok(length) }
+}
+
+fn too_long(length: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long"))
+}
+
+fn read_or_end(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match from.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_arrives_byte_by_byte_is_taken_once_and_whole() {
+        let report = Report::Started { pid: 17 };
+        let mut bytes = encode(&report).expect("a report is JSON");
+        bytes.extend(encode(&Report::Started { pid: 18 }).expect("a report is JSON"));
+        let mut buffer = Vec::new();
+        let mut taken = Vec::new();
+        for byte in bytes {
+            buffer.push(byte);
+            taken.extend(take_frame::<Report>(&mut buffer).expect("the bytes are frames"));
+        }
+        assert_eq!(taken, [report, Report::Started { pid: 18 }]);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn a_frame_cut_by_the_end_of_the_stream_is_no_frame() {
+        let bytes = encode(&Report::Started { pid: 17 }).expect("a report is JSON");
+        for cut in 0..bytes.len() {
+            let read = read_frame::<Report>(&bytes[..cut]).expect("an early end is no error");
+            assert_eq!(read, None, "cut at {cut}");
+        }
+        assert!(read_frame::<Report>(&bytes[..]).expect("the bytes are a frame").is_some());
+    }
+
+    #[test]
+    fn a_frame_longer_than_the_limit_is_refused_before_it_is_read() {
+        let mut buffer = u32::MAX.to_le_bytes().to_vec();
+        assert!(take_frame::<Report>(&mut buffer).is_err());
+    }
+}

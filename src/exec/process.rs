@@ -1,0 +1,153 @@
+//! A running task: waiting for its end and signalling it.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, send};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::link::{Report, encode, take_frame};
+use crate::task::LaunchPlan;
+
+/// A process that can be waited for and signalled. The one seam between the supervisor's timing, which
+/// is tested with paused time, and real processes, which know no paused time.
+pub trait Process {
+    /// Waits for the end of the process and of everything it started.
+    ///
+    /// Cancel safe. `Ok` promises that the whole tree is gone.
+    fn wait(&mut self) -> impl Future<Output = Result<Exit, ProcessError>> + Send;
+
+    /// Sends a signal to the process group.
+    ///
+    /// # Errors
+    /// When the process can't be reached any more; `wait` then says what became of it.
+    fn signal(&mut self, signal: Signal) -> io::Result<()>;
+}
+
+/// What is sent to a process group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// A request to end: the plan's stop signal, by number.
+    Polite(i32),
+    /// SIGKILL, and the sweep of whatever left the group.
+    Kill,
+}
+
+impl Signal {
+    fn number(self) -> i32 {
+        match self {
+            Self::Polite(number) => number,
+            Self::Kill => nix::libc::SIGKILL,
+        }
+    }
+}
+
+/// How a process and its descendants ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How the leader ended.
+    pub status: ExitStatus,
+    /// What the whole tree used.
+    pub usage: Usage,
+    /// Processes that were still there after the leader's end, and were killed.
+    pub leftovers_killed: u32,
+}
+
+/// How a leader ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// By itself, with this code, 0 to 255.
+    Exited(i32),
+    /// By the signal with this number.
+    Signaled(i32),
+}
+
+/// What a process and its waited-for descendants used. A descendant whose parent ignores SIGCHLD is
+/// not in it: the kernel counts nothing for it (`getrusage(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// Largest resident set of one process of the tree, in bytes.
+    pub max_rss_bytes: u64,
+}
+
+/// Why we don't know how a process ended, or whether all of it is gone.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The supervising process died. The leader dies with it, and the spawner sweeps what it left.
+    #[error("the task's supervising process died")]
+    SupervisorDied,
+    /// Processes of the task could not be killed within the sweep's limit; task-init goes on trying.
+    #[error("{survivors} processes of the task could not be killed")]
+    Survivors {
+        /// How the leader ended.
+        exit: Exit,
+        /// How many were left.
+        survivors: u32,
+    },
+    /// The control socket failed, or its other end does not speak our protocol.
+    #[error("cannot read from the task's supervising process")]
+    Control(#[source] io::Error),
+}
+
+/// A task that was launched by a [`super::Spawner`]. **Dropping it kills the task.**
+#[derive(Debug)]
+#[must_use = "dropping a task's process kills it"]
+pub struct TaskProcess {
+    control: UnixStream,
+    received: Vec<u8>,
+}
+
+impl TaskProcess {
+    pub(super) fn new(control: UnixStream) -> Self {
+        Self { control, received: Vec::new() }
+    }
+
+    pub(super) async fn send_plan(&mut self, plan: &LaunchPlan) -> io::Result<()> {
+        self.control.write_all(&encode(plan)?).await
+    }
+
+    /// Cancel safe: what was read of an unfinished report stays in `self`.
+    pub(super) async fn report(&mut self) -> Result<Report, ProcessError> {
+        loop {
+            if let Some(report) = take_frame(&mut self.received).map_err(ProcessError::Control)? {
+                return Ok(report);
+            }
+            match self.control.read_buf(&mut self.received).await {
+                Ok(0) => return Err(ProcessError::SupervisorDied),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ProcessError::SupervisorDied);
+                }
+                Err(error) => return Err(ProcessError::Control(error)),
+            }
+        }
+    }
+}
+
+impl Process for TaskProcess {
+    async fn wait(&mut self) -> Result<Exit, ProcessError> {
+        match self.report().await? {
+            Report::Ended { exit, survivors: 0 } => Ok(exit),
+            Report::Ended { exit, survivors } => Err(ProcessError::Survivors { exit, survivors }),
+            report @ (Report::Started { .. } | Report::SetupFailed(_)) => {
+                let message = format!("unexpected report {report:?}");
+                Err(ProcessError::Control(io::Error::new(io::ErrorKind::InvalidData, message)))
+            }
+        }
+    }
+
+    /// Never waits: a byte fits into the socket's buffer, or task-init has hung for 200,000 signals.
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        let number = u8::try_from(signal.number()).map_err(io::Error::other)?;
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        send(self.control.as_raw_fd(), &[number], flags)?;
+        Ok(())
+    }
+}

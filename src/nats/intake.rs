@@ -1,0 +1,309 @@
+//! Pulls tasks from the lanes that this worker serves, never more than there is room for.
+//!
+//! ```text
+//!              room, or the lane is new
+//!    Idle ────────────────────────────────► Waiting{batch, heard}
+//!     ▲  all delivered, 408 expired           │      │ silent for two heartbeats, or reconnected
+//!     ├───────────────────────────────────────┘      │ (the server forgot the pull: rebuild it)
+//!     │                                              ▼
+//!     └───────── pause is over ◄───────────────── Paused{until} ◄── 409, 503
+//! ```
+//!
+//! One pull per lane is open at a time. A lane that had more tasks than we asked for is *hot*: hot
+//! lanes share the room in turn, so that none starves another and little comes in excess; a lane that
+//! ran dry always has a pull open, so that its next task starts at once. What comes in excess all the
+//! same is handed back by the worker's loop.
+//!
+//! The client library's own pull streams stall or lose messages when they ask for few messages, and
+//! after reconnects; see docs/decisions.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use futures_util::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::bus::{Bus, BusError};
+use super::delivery::{self, Delivery, Stray};
+use crate::wire::LaneId;
+
+/// How long the server keeps a pull open.
+const EXPIRES: Duration = Duration::from_secs(30);
+/// How often the server says that a waiting pull is still known.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Silence after which a pull counts as forgotten: two heartbeats and some slack.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Pause after the server could not serve a pull.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long the end waits for a server that does not answer.
+const CLOSING_WAIT: Duration = Duration::from_secs(1);
+/// How often pulls are looked over.
+const LOOK_OVER: Duration = Duration::from_millis(250);
+
+/// What the worker tells its intake.
+#[derive(Debug, Clone)]
+pub struct IntakeInputs {
+    /// Lanes to pull from.
+    pub lanes: watch::Receiver<BTreeSet<LaneId>>,
+    /// Free places.
+    pub room: watch::Receiver<usize>,
+    /// Counts reconnects: each one makes all open pulls void.
+    pub reconnects: watch::Receiver<u64>,
+    /// Turns true when the worker ends. Pulls are taken back then, and what the server had sent
+    /// already is still passed on, so that it can be handed back at once.
+    pub closing: watch::Receiver<bool>,
+}
+
+/// What the intake tells the worker.
+#[derive(Debug)]
+pub enum Pulled {
+    /// A task.
+    Task(Delivery),
+    /// Something in the queue that is not a task.
+    Stray(Stray),
+}
+
+/// Whether the pull loop works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PullHealth {
+    /// Every lane that should have an open pull was heard of lately.
+    pub pulling: bool,
+    /// Pulls that were rebuilt because the server had forgotten them.
+    pub rebuilt: u64,
+}
+
+#[derive(Debug)]
+enum Pull {
+    Idle,
+    Waiting { number: u64, left: usize, heard: Instant },
+    Paused { until: Instant },
+}
+
+#[derive(Debug)]
+struct Lane {
+    pull: Pull,
+    hot: bool,
+}
+
+/// The pull loop of one worker.
+pub struct Intake {
+    bus: Bus,
+    inputs: IntakeInputs,
+    inbox: String,
+    lanes: BTreeMap<LaneId, Lane>,
+    pulls: u64,
+    last_hot: Option<LaneId>,
+    // Bounded by the worker's capacity: when it is full, the worker is behind, and we stop reading.
+    tasks: mpsc::Sender<Pulled>,
+    health: watch::Sender<PullHealth>,
+}
+
+#[derive(Serialize)]
+struct PullRequest {
+    batch: usize,
+    // Nanoseconds.
+    expires: u128,
+    idle_heartbeat: u128,
+}
+
+impl Intake {
+    /// Makes the loop; nothing is pulled before `run`.
+    pub fn new(
+        bus: Bus,
+        inputs: IntakeInputs,
+        tasks: mpsc::Sender<Pulled>,
+        health: watch::Sender<PullHealth>,
+    ) -> Self {
+        let inbox = bus.client().new_inbox();
+        let lanes = BTreeMap::new();
+        Self { bus, inputs, inbox, lanes, pulls: 0, last_hot: None, tasks, health }
+    }
+
+    /// Pulls until the worker closes it, or drops its end of the channel.
+    pub async fn run(mut self) -> Result<(), BusError> {
+        let subject = format!("{}.*", self.inbox);
+        let subscribed = self.bus.client().subscribe(subject).await;
+        let mut inbox = subscribed.map_err(|error| BusError::Broken(error.to_string()))?;
+        let mut look_over = interval(LOOK_OVER);
+        look_over.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.inputs.lanes.mark_changed();
+        loop {
+            // Cancel safe: a message stays in the subscription, a change in its watch, until taken.
+            tokio::select! {
+                message = inbox.next() => match message {
+                    Some(message) => self.on_message(message).await,
+                    None => return Err(BusError::Broken("the connection is closed".into())),
+                },
+                Ok(()) = self.inputs.lanes.changed() => self.on_lanes(),
+                Ok(()) = self.inputs.room.changed() => {}
+                Ok(()) = self.inputs.reconnects.changed() => self.on_reconnect(),
+                Ok(()) = self.inputs.closing.changed() => return self.close(inbox).await,
+                _ = look_over.tick() => self.look_over(),
+                () = self.tasks.closed() => return Ok(()),
+            }
+            self.pull().await?;
+        }
+    }
+
+    /// Without a listener the server forgets our pulls; what it sent before it knew still comes.
+    async fn close(mut self, mut inbox: async_nats::Subscriber) -> Result<(), BusError> {
+        inbox.drain().await.map_err(|error| BusError::Broken(error.to_string()))?;
+        while let Ok(Some(message)) = timeout(CLOSING_WAIT, inbox.next()).await {
+            self.on_message(message).await;
+        }
+        Ok(())
+    }
+
+    async fn on_message(&mut self, message: async_nats::Message) {
+        match message.status {
+            Some(status) => self.on_status(&message.subject, status),
+            None => self.on_delivery(message).await,
+        }
+    }
+
+    async fn on_delivery(&mut self, message: async_nats::Message) {
+        let Some(read) = delivery::read(&self.bus, message) else { return };
+        if let Ok(delivery) = &read {
+            self.count(&delivery.lane.clone(), delivery.pending);
+        }
+        let pulled = read.map_or_else(Pulled::Stray, Pulled::Task);
+        if self.tasks.send(pulled).await.is_err() {
+            tracing::debug!("a task came after the worker had ended; it will be redelivered");
+        }
+    }
+
+    fn count(&mut self, lane: &LaneId, pending: u64) {
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        lane.hot = pending > 0;
+        if let Pull::Waiting { left, heard, .. } = &mut lane.pull {
+            *left = left.saturating_sub(1);
+            *heard = Instant::now();
+            if *left == 0 {
+                lane.pull = Pull::Idle;
+            }
+        }
+    }
+
+    fn on_status(&mut self, subject: &str, status: StatusCode) {
+        let number = subject.rsplit('.').next().and_then(|text| text.parse::<u64>().ok());
+        let of_pull =
+            |lane: &&mut Lane| matches!(lane.pull, Pull::Waiting { number: n, .. } if Some(n) == number);
+        let Some(lane) = self.lanes.values_mut().find(of_pull) else { return };
+        match status {
+            StatusCode::IDLE_HEARTBEAT => {
+                if let Pull::Waiting { heard, .. } = &mut lane.pull {
+                    *heard = Instant::now();
+                }
+            }
+            // 404: no messages; 408: expired. Both are ordinary ends of a pull.
+            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => {
+                lane.hot = false;
+                lane.pull = Pull::Idle;
+            }
+            // 409: consumer gone, leader changed, too many pulls; 503: no leader now.
+            _ => lane.pull = Pull::Paused { until: Instant::now() + PAUSE },
+        }
+    }
+
+    fn on_lanes(&mut self) {
+        let wanted = self.inputs.lanes.borrow_and_update().clone();
+        // A pull of a lane that is not wanted any more runs out by itself.
+        self.lanes.retain(|lane, _| wanted.contains(lane));
+        for lane in wanted {
+            self.lanes.entry(lane).or_insert(Lane { pull: Pull::Idle, hot: false });
+        }
+    }
+
+    fn on_reconnect(&mut self) {
+        self.inputs.reconnects.mark_unchanged();
+        for lane in self.lanes.values_mut() {
+            lane.pull = Pull::Idle;
+        }
+    }
+
+    fn look_over(&mut self) {
+        let now = Instant::now();
+        let mut rebuilt = 0;
+        for (id, lane) in &mut self.lanes {
+            match lane.pull {
+                Pull::Waiting { heard, .. } if now.duration_since(heard) > SILENCE => {
+                    tracing::warn!(lane = %id, "the server forgot a pull; asking again");
+                    rebuilt += 1;
+                    lane.pull = Pull::Idle;
+                }
+                Pull::Paused { until } if now >= until => lane.pull = Pull::Idle,
+                Pull::Idle | Pull::Waiting { .. } | Pull::Paused { .. } => {}
+            }
+        }
+        let pulling =
+            rebuilt == 0 && !self.lanes.values().any(|lane| matches!(lane.pull, Pull::Paused { .. }));
+        self.health.send_if_modified(|health| {
+            let new = PullHealth { pulling, rebuilt: health.rebuilt + rebuilt };
+            std::mem::replace(health, new) != new
+        });
+    }
+
+    async fn pull(&mut self) -> Result<(), BusError> {
+        let room = *self.inputs.room.borrow_and_update();
+        for (lane, batch) in self.shares(room) {
+            self.pulls += 1;
+            let inbox = format!("{}.{}", self.inbox, self.pulls);
+            let ask = PullRequest {
+                batch,
+                expires: EXPIRES.as_nanos(),
+                idle_heartbeat: HEARTBEAT.as_nanos(),
+            };
+            let subjects = self.bus.subjects();
+            let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&lane));
+            self.bus.pull(&stream, &consumer, inbox, &ask).await?;
+            if let Some(entry) = self.lanes.get_mut(&lane) {
+                entry.pull =
+                    Pull::Waiting { number: self.pulls, left: batch, heard: Instant::now() };
+            }
+        }
+        Ok(())
+    }
+
+    /// Which idle lanes to ask now, and for how many tasks.
+    fn shares(&mut self, room: usize) -> Vec<(LaneId, usize)> {
+        if room == 0 {
+            return Vec::new();
+        }
+        let idle = |lane: &Lane| matches!(lane.pull, Pull::Idle);
+        let asked_of_hot: usize = self.lanes.values().filter(|lane| lane.hot).map(asked).sum();
+        let mut budget = room.saturating_sub(asked_of_hot);
+        let mut shares: Vec<_> = self
+            .lanes
+            .iter()
+            .filter(|(_, lane)| !lane.hot && idle(lane))
+            .map(|(id, _)| (id.clone(), room))
+            .collect();
+        let hot: Vec<_> = self.lanes.iter().filter(|(_, l)| l.hot && idle(l)).collect();
+        // The lane after the one that was served last comes first.
+        let first = hot.iter().position(|(id, _)| Some(*id) > self.last_hot.as_ref()).unwrap_or(0);
+        let share = room.div_ceil(hot.len().max(1));
+        let mut last_hot = None;
+        for index in 0..hot.len() {
+            let batch = share.min(budget);
+            if batch == 0 {
+                break;
+            }
+            let (id, _) = hot[(first + index) % hot.len()];
+            shares.push((id.clone(), batch));
+            budget -= batch;
+            last_hot = Some(id.clone());
+        }
+        self.last_hot = last_hot.or(self.last_hot.take());
+        shares
+    }
+}
+
+fn asked(lane: &Lane) -> usize {
+    match lane.pull {
+        Pull::Waiting { left, .. } => left,
+        Pull::Idle | Pull::Paused { .. } => 0,
+    }
+}

@@ -1,0 +1,15 @@
+//! A task's output on its way from the pipes to whoever stores or shows it.
+//!
+//! ```text
+//! stdout ─┐                ┌─ lines (worker's log)
+//!         ├─ pump ─ chunk ─┤
+//! stderr ─┘                └─ bounded channel of chunks (NATS publisher, terminal, test)
+//! ```
+
+pub mod chunk;
+pub mod lines;
+pub mod pump;
+
+pub use chunk::{Chunk, Chunker, ChunkerSettings, Omitted, StreamTally};
+pub use lines::LineLog;
+pub use pump::{PumpSettings, PumpTotals, PumpedStream, pump};
