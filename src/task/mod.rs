@@ -3,6 +3,34 @@
 //! In the order a message meets them: `decode` and `validate` → `lane` → `route` → `plan` → `admit`;
 //! after the run, `retry`; and `claim` decides what a worker may do with a task given its status chain.
 
+mod claim;
+mod decode;
+mod duration;
+mod fields;
+mod json;
+mod lane;
+mod limits;
+mod path;
 pub mod plan;
+mod problems;
+mod retry;
+mod route;
+mod selector;
+mod short;
+mod validate;
+mod work;
 
-pub use plan::{LaunchPlan, OutputLimits, Program, Sandbox};
+pub use claim::{Claim, Situation, claim};
+pub use decode::{MAX_SPEC_BYTES, canonical, decode};
+pub use duration::{Human, InvalidDuration, parse_duration};
+pub use limits::{NAME_BYTES, env_name_problem, is_env_name, is_name};
+pub use plan::{
+    Interpreters, LaunchPlan, OutputLimits, PlanError, Program, RunIdentity, RunnerPolicy, Sandbox,
+    plan,
+};
+pub use retry::{AttemptEnd, Delays, History, Next, RetryPolicy, after_attempt};
+pub use route::{DuplicateRunner, RUNNER_NAME_LABEL, RouteError, RouteTable, RunnerEntry};
+pub use selector::{InvalidSelector, Labels};
+pub use short::{expand, parse_submission};
+pub use validate::{LossPolicy, MAX_COUNT, SlotRequest, Task, parse};
+pub use work::{ProcessMode, ProcessWork, Work};

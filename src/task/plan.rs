@@ -1,9 +1,21 @@
-//! A launch plan: everything that the executor needs to run one attempt, and nothing else.
+//! Task + runner → launch plan: everything that the executor needs to run one attempt.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::validate::Task;
+use super::work::{ProcessMode, ProcessWork, Work};
+use crate::wire::{Attempt, Kind, LaneId, Runtime, TaskId, WorkerId};
+
+/// PATH of a task that gets none from its spec or its runner.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Working directory where neither the task nor the runner names one: it exists everywhere, and
+/// nothing of the worker's can be found or left behind in it.
+pub const DEFAULT_CWD: &str = "/";
 
 /// Everything that the executor needs to run one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,3 +84,161 @@ pub struct OutputLimits {
 
 /// Bytes of each stream's end that are kept when it passes its cap.
 pub const TAIL_BYTES: usize = 64 * 1024;
+
+/// How a runner wants its tasks to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerPolicy {
+    /// Variables of the worker that tasks get; the task's own values beat them.
+    pub inherited: BTreeMap<String, String>,
+    /// Variables that beat the task's.
+    pub env: BTreeMap<String, String>,
+    /// Working directory of tasks that name none, absolute. None: [`DEFAULT_CWD`].
+    pub cwd: Option<PathBuf>,
+    /// The longest run time; also for tasks that name none. None: no limit.
+    pub max_timeout: Option<Duration>,
+    /// Grace period of tasks that name none.
+    pub grace: Duration,
+    /// The polite signal's number.
+    pub stop_signal: i32,
+    /// The largest output cap, in bytes of each stream; also for tasks that name none.
+    pub max_output_bytes: u64,
+    /// The interpreters of scripts.
+    pub interpreters: Interpreters,
+}
+
+/// The interpreters of scripts: paths, or names that are looked up in the task's PATH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interpreters {
+    /// Runs `bash` scripts.
+    pub bash: String,
+    /// Runs `python` scripts.
+    pub python: String,
+    /// Runs `node` scripts.
+    pub node: String,
+}
+
+impl Default for Interpreters {
+    fn default() -> Self {
+        let [bash, python, node] = ["bash", "python3", "node"].map(str::to_owned);
+        Self { bash, python, node }
+    }
+}
+
+/// Which run of which task it is, for the task's environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunIdentity {
+    /// The task.
+    pub task: TaskId,
+    /// The start.
+    pub attempt: Attempt,
+    /// `{runner}-{slot}-{seq}`.
+    pub run_id: String,
+    /// The lane it came from.
+    pub lane: LaneId,
+    /// The worker that runs it.
+    pub worker: WorkerId,
+}
+
+/// A task can't be launched by a runner.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The task is no process.
+    #[error("a {kind} task can't be launched as a process")]
+    NotAProcess {
+        /// The task's kind.
+        kind: Kind,
+    },
+}
+
+/// Makes the launch plan of one attempt. Of two limits the smaller one counts.
+///
+/// # Errors
+/// The task is no process.
+pub fn plan(
+    task: &Task,
+    runner: &RunnerPolicy,
+    identity: &RunIdentity,
+) -> Result<LaunchPlan, PlanError> {
+    let process = match &task.work {
+        Work::Process(process) => process,
+        Work::Container(_) | Work::Wasm(_) => {
+            return Err(PlanError::NotAProcess {
+                kind: task.work.kind(),
+            });
+        }
+    };
+    let cwd = process.cwd.as_ref().or(runner.cwd.as_ref());
+    let wanted = task.max_output_bytes.unwrap_or(u64::MAX);
+    Ok(LaunchPlan {
+        program: program(&process.mode, &runner.interpreters),
+        env: environment(process, runner, identity),
+        cwd: cwd.cloned().unwrap_or_else(|| DEFAULT_CWD.into()),
+        sandbox: Sandbox::default(),
+        timeout: task.timeout.into_iter().chain(runner.max_timeout).min(),
+        stop_signal: runner.stop_signal,
+        grace: task.grace.unwrap_or(runner.grace),
+        output: OutputLimits {
+            max_bytes: wanted.min(runner.max_output_bytes),
+        },
+    })
+}
+
+fn program(mode: &ProcessMode, interpreters: &Interpreters) -> Program {
+    let (runtime, body, args) = match mode {
+        ProcessMode::Command { command, args } => {
+            return Program::Command {
+                command: command.clone(),
+                args: args.clone(),
+            };
+        }
+        ProcessMode::Script {
+            runtime,
+            body,
+            args,
+        } => (runtime, body.clone(), args.clone()),
+    };
+    let interpreter = match runtime {
+        Runtime::Bash => &interpreters.bash,
+        Runtime::Python => &interpreters.python,
+        Runtime::Node => &interpreters.node,
+        Runtime::Custom { command, flag } => {
+            let (command, flag) = (command.clone(), flag.clone());
+            return Program::ScriptArgument {
+                command,
+                flag,
+                body,
+                args,
+            };
+        }
+    };
+    Program::ScriptFile {
+        interpreter: vec![interpreter.clone()],
+        body,
+        args,
+    }
+}
+
+fn environment(
+    process: &ProcessWork,
+    runner: &RunnerPolicy,
+    identity: &RunIdentity,
+) -> Vec<(String, String)> {
+    let own = [
+        ("RUNLANE_TASK_ID", identity.task.to_string()),
+        ("RUNLANE_ATTEMPT", identity.attempt.to_string()),
+        ("RUNLANE_RUN_ID", identity.run_id.clone()),
+        ("RUNLANE_LANE", identity.lane.to_string()),
+        ("RUNLANE_WORKER", identity.worker.to_string()),
+    ];
+    // From the weakest to the strongest.
+    let mut env = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
+    env.extend(runner.inherited.clone());
+    env.extend(process.env.iter().cloned());
+    env.extend(runner.env.clone());
+    env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    env.into_iter().collect()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

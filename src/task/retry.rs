@@ -1,0 +1,175 @@
+//! The end of an attempt + policy → the end of the task, or another attempt after a delay.
+//!
+//! | the attempt | restart | then |
+//! |---|---|---|
+//! | succeeded | never, onFailure | `succeeded` |
+//! | succeeded | always | again after its interval; the count of failures starts anew |
+//! | exit code in `noRetryExitCodes` | any | `failed` |
+//! | setup failed for good | any | `failed` |
+//! | timeout | never | `timeout` |
+//! | exit code, signal, passing setup error | never | `failed` |
+//! | exit code, signal, passing setup error, timeout | onFailure, always | again after the backoff, up to `maxRetries` times; then `exhausted` |
+//! | canceled, replaced | any | `canceled` |
+
+use std::time::Duration;
+
+use super::limits::millis;
+use super::work::Work;
+use crate::wire::{Jitter, Phase, Restart};
+
+/// What follows an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetryPolicy {
+    /// When the task runs again.
+    pub restart: Restart,
+    /// How many failures may be followed by another attempt; after a success the count starts anew.
+    pub max_retries: u32,
+    /// How long to wait before a retry.
+    pub delays: Delays,
+    /// Exit codes after which the task is never retried.
+    pub no_retry_exit_codes: Vec<i32>,
+}
+
+/// How long to wait before a retry.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Delays {
+    /// How a delay is spread.
+    pub jitter: Jitter,
+    /// The first delay; more than zero.
+    pub first: Duration,
+    /// The longest delay; not less than `first`.
+    pub max: Duration,
+    /// Each delay is the one before times this; at least 1.
+    pub factor: f64,
+}
+
+/// How an attempt ended, as far as it matters for what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptEnd {
+    /// It did what it should; also a non-zero exit code that doesn't count as a failure.
+    Succeeded,
+    /// It exited with a code that counts as a failure.
+    ExitCode(i32),
+    /// A signal ended it that nobody here had sent.
+    Signal,
+    /// It ran into its time limit.
+    Timeout,
+    /// It could not be started, and never can be: not found, no permission, bad format …
+    SetupFailed,
+    /// It could not be started now: out of memory, out of process ids …
+    SetupFailedForNow,
+    /// Somebody asked for its end, or a newer task took its slot.
+    Canceled,
+}
+
+impl AttemptEnd {
+    /// The end of an attempt whose process exited with `code`.
+    pub fn exit(work: &Work, code: i32) -> Self {
+        let fails = match work {
+            Work::Process(process) => process.fail_on_non_zero,
+            Work::Container(_) | Work::Wasm(_) => true,
+        };
+        if fails && code != 0 {
+            Self::ExitCode(code)
+        } else {
+            Self::Succeeded
+        }
+    }
+}
+
+/// What follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Next {
+    /// The task ends.
+    Finish(Phase),
+    /// Another attempt.
+    Retry {
+        /// Time until its start.
+        delay: Duration,
+        /// Failures so far, with this one; 0 after a success.
+        failures: u32,
+    },
+}
+
+/// What was before the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct History {
+    /// Failures before the attempt.
+    pub failures: u32,
+    /// The delay before the attempt, if it is known; only [`Jitter::Decorrelated`] asks for it.
+    pub last_delay: Option<Duration>,
+}
+
+/// Decides what follows an attempt. `random` is a number from 0 up to, but not, 1.
+pub fn after_attempt(policy: &RetryPolicy, end: AttemptEnd, history: History, random: f64) -> Next {
+    let never = policy.restart == Restart::Never;
+    match end {
+        AttemptEnd::Succeeded => after_success(policy.restart),
+        AttemptEnd::Canceled => Next::Finish(Phase::Canceled),
+        AttemptEnd::SetupFailed => Next::Finish(Phase::Failed),
+        AttemptEnd::ExitCode(code) if policy.no_retry_exit_codes.contains(&code) => {
+            Next::Finish(Phase::Failed)
+        }
+        AttemptEnd::Timeout if never => Next::Finish(Phase::Timeout),
+        AttemptEnd::ExitCode(_) | AttemptEnd::Signal | AttemptEnd::SetupFailedForNow if never => {
+            Next::Finish(Phase::Failed)
+        }
+        AttemptEnd::ExitCode(_)
+        | AttemptEnd::Signal
+        | AttemptEnd::SetupFailedForNow
+        | AttemptEnd::Timeout => after_failure(policy, history, random),
+    }
+}
+
+fn after_success(restart: Restart) -> Next {
+    match restart {
+        Restart::Never | Restart::OnFailure => Next::Finish(Phase::Succeeded),
+        Restart::Always { interval_ms } => Next::Retry {
+            delay: millis(interval_ms.unwrap_or(0)),
+            failures: 0,
+        },
+    }
+}
+
+fn after_failure(policy: &RetryPolicy, history: History, random: f64) -> Next {
+    if history.failures >= policy.max_retries {
+        return Next::Finish(Phase::Exhausted);
+    }
+    let failures = history.failures + 1;
+    Next::Retry {
+        delay: policy.delays.after(failures, history.last_delay, random),
+        failures,
+    }
+}
+
+impl Delays {
+    /// The delay after the `failures`th failure (from 1); never more than `max`.
+    fn after(&self, failures: u32, last: Option<Duration>, random: f64) -> Duration {
+        let random = random.clamp(0.0, 1.0);
+        let base = self.base(failures);
+        match self.jitter {
+            Jitter::None => base,
+            Jitter::Full => base.mul_f64(random),
+            Jitter::Equal => base / 2 + (base / 2).mul_f64(random),
+            Jitter::Decorrelated => {
+                let before = || self.base(failures.saturating_sub(1).max(1));
+                let last = last.unwrap_or_else(before).clamp(self.first, self.max);
+                let spread = last.saturating_mul(3) - self.first;
+                (self.first + spread.mul_f64(random)).min(self.max)
+            }
+        }
+    }
+
+    /// The delay without its spread: `first × factor^(failures - 1)`, at most `max`.
+    fn base(&self, failures: u32) -> Duration {
+        let power = self.factor.powf(f64::from(failures.saturating_sub(1)));
+        let grown = Duration::try_from_secs_f64(self.first.as_secs_f64() * power);
+        // Too large for a Duration is larger than `max`.
+        grown.unwrap_or(self.max).min(self.max)
+    }
+}
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

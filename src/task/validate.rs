@@ -1,0 +1,271 @@
+//! [`TaskSpec`] → [`Task`]: what the values mean, with every problem at its place.
+//!
+//! A `Task` can't be wrong: nothing after this step checks a spec again.
+
+use std::time::Duration;
+
+use super::decode::{draft, read};
+use super::limits::{NAME_BYTES, is_name, millis};
+use super::path::Path;
+use super::problems::Problems;
+use super::retry::{Delays, RetryPolicy};
+use super::work::{self, Work};
+use crate::task::Labels;
+use crate::wire::{
+    Admission, Backoff, LaneRecord, OnWorkerLost, Operator, Problem, Requirement, Selector, TaskId,
+    TaskSpec,
+};
+
+/// The most retries, and the most lost workers, that a spec may ask for.
+pub const MAX_COUNT: u32 = 1_000;
+
+/// A checked task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// The slot it needs. None: it is admitted at once.
+    pub slot: Option<SlotRequest>,
+    /// What to run.
+    pub work: Work,
+    /// Run time limit of one attempt. None: no limit.
+    pub timeout: Option<Duration>,
+    /// Time between the polite signal and SIGKILL. None: the runner's.
+    pub grace: Option<Duration>,
+    /// What follows an attempt.
+    pub retry: RetryPolicy,
+    /// What follows the loss of its worker.
+    pub loss: LossPolicy,
+    /// Labels that the runner must have, in canonical form.
+    pub selector: Selector,
+    /// The task's own labels.
+    pub labels: Labels,
+    /// Bytes of each output stream to keep. None: the runner's limit.
+    pub max_output_bytes: Option<u64>,
+}
+
+/// A wish for a concurrency slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// The slot's name.
+    pub name: String,
+    /// What to do when it is taken.
+    pub admission: Admission,
+}
+
+/// What follows the loss of a task's worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LossPolicy {
+    /// How many workers the task may lose and still run again.
+    pub max_worker_losses: u32,
+    /// Whether it runs again at all.
+    pub on_worker_lost: OnWorkerLost,
+}
+
+impl Task {
+    /// What the tasks of its lane ask for.
+    pub fn lane_record(&self) -> LaneRecord {
+        LaneRecord::new(self.work.kind(), &self.selector)
+    }
+}
+
+/// Decodes and checks a queued spec. `subject_id` is the id in the subject that it came on, which
+/// stands in for an absent `id`.
+///
+/// # Errors
+/// Every problem of both steps, each with its JSON path; at most 100 are listed.
+pub fn parse(bytes: &[u8], subject_id: Option<&TaskId>) -> Result<Task, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let Some(spec) = read(bytes, &mut problems).and_then(|value| draft(&value, &mut problems))
+    else {
+        return problems.or(None);
+    };
+    let mut checks = Problems::default();
+    let id = identify(&spec, subject_id, &mut checks);
+    let task = id.and_then(|id| check(spec, id, &mut checks));
+    problems.follow(checks);
+    problems.or(task)
+}
+
+/// Checks a decoded spec that may still be without an id.
+pub(super) fn check_spec(spec: TaskSpec, problems: &mut Problems) {
+    let unnamed = || "unnamed".parse().expect("letters make an id");
+    let id = spec.id.clone().unwrap_or_else(unnamed);
+    check(spec, id, problems);
+}
+
+fn identify(spec: &TaskSpec, subject: Option<&TaskId>, problems: &mut Problems) -> Option<TaskId> {
+    match (&spec.id, subject) {
+        (Some(id), Some(subject)) if id != subject => {
+            let why = format!("is {id}, but the subject it was published on says {subject}");
+            problems.add("$.id", why);
+            Some(id.clone())
+        }
+        (Some(id), _) => Some(id.clone()),
+        (None, Some(subject)) => Some(subject.clone()),
+        (None, None) => {
+            problems.add("$.id", "is missing");
+            None
+        }
+    }
+}
+
+fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
+    let root = Path::Root;
+    let slot = spec.slot.map(|name| slot(name, spec.admission, problems));
+    if spec.timeout == Some(0) {
+        problems.add("$.timeout", "is 0; leave it out for no limit");
+    }
+    for (name, value) in [
+        ("maxRetries", spec.max_retries),
+        ("maxWorkerLosses", spec.max_worker_losses),
+    ] {
+        if value > MAX_COUNT {
+            problems.add(
+                root.field(name),
+                format!("is {value}; the limit is {MAX_COUNT}"),
+            );
+        }
+    }
+    exit_codes(&spec.no_retry_exit_codes, problems);
+    labels(&spec.labels, &root.field("labels"), problems);
+    let selector = spec.runner_selector.unwrap_or_default();
+    check_selector(&selector, problems);
+    let delays = delays(&spec.backoff, problems);
+    let work = work::check(spec.kind, problems);
+    Some(Task {
+        id,
+        slot,
+        timeout: spec.timeout.map(millis),
+        grace: spec.grace_ms.map(millis),
+        retry: RetryPolicy {
+            restart: spec.restart,
+            max_retries: spec.max_retries,
+            delays: delays?,
+            no_retry_exit_codes: spec.no_retry_exit_codes,
+        },
+        loss: LossPolicy {
+            max_worker_losses: spec.max_worker_losses,
+            on_worker_lost: spec.on_worker_lost,
+        },
+        selector: selector.canonical(),
+        labels: spec.labels,
+        max_output_bytes: spec.output.and_then(|output| output.max_bytes),
+        work: work?,
+    })
+}
+
+fn slot(name: String, admission: Admission, problems: &mut Problems) -> SlotRequest {
+    if name.is_empty() {
+        problems.add("$.slot", "is empty; leave it out for no slot");
+    } else if !is_name(&name) {
+        problems.add("$.slot", not_a_name(&name));
+    }
+    SlotRequest { name, admission }
+}
+
+fn exit_codes(codes: &[i32], problems: &mut Problems) {
+    let path = Path::Root.field("noRetryExitCodes");
+    for (at, code) in codes.iter().enumerate() {
+        if !(0..=255).contains(code) {
+            problems.add(
+                path.index(at),
+                format!("is {code}; exit codes are 0 to 255"),
+            );
+        }
+    }
+}
+
+fn labels(labels: &Labels, path: &Path<'_>, problems: &mut Problems) {
+    for (key, value) in labels {
+        if key.is_empty() {
+            problems.add(path.field(key), "a label's name must not be empty");
+        }
+        for text in [key, value] {
+            if !is_name(text) {
+                problems.add(path.field(key), not_a_name(text));
+            }
+        }
+    }
+}
+
+fn not_a_name(text: &str) -> String {
+    if text.len() > NAME_BYTES {
+        format!("has {} bytes; the limit is {NAME_BYTES}", text.len())
+    } else {
+        "has a control character".to_owned()
+    }
+}
+
+fn check_selector(selector: &Selector, problems: &mut Problems) {
+    let root = Path::Root;
+    let path = root.field("runnerSelector");
+    labels(&selector.match_labels, &path.field("matchLabels"), problems);
+    let list = path.field("matchExpressions");
+    for (at, condition) in selector.match_expressions.iter().enumerate() {
+        check_condition(condition, &list.index(at), problems);
+    }
+}
+
+fn check_condition(condition: &Requirement, path: &Path<'_>, problems: &mut Problems) {
+    if condition.key.is_empty() {
+        problems.add(path.field("key"), "a label's name must not be empty");
+    } else if !is_name(&condition.key) {
+        problems.add(path.field("key"), not_a_name(&condition.key));
+    }
+    let values = path.field("values");
+    for (at, value) in condition.values.iter().enumerate() {
+        if !is_name(value) {
+            problems.add(values.index(at), not_a_name(value));
+        }
+    }
+    let operator = condition.operator;
+    match (operator, condition.values.is_empty()) {
+        (Operator::In | Operator::NotIn, true) => {
+            problems.add(
+                values,
+                format!("is empty; {operator:?} needs at least one value"),
+            );
+        }
+        (Operator::Exists | Operator::DoesNotExist, false) => {
+            let remedy = "leave it out, or use In or NotIn";
+            problems.add(
+                values,
+                format!("has values, but {operator:?} takes none; {remedy}"),
+            );
+        }
+        (Operator::In | Operator::NotIn, false)
+        | (Operator::Exists | Operator::DoesNotExist, true) => {}
+    }
+}
+
+fn delays(backoff: &Backoff, problems: &mut Problems) -> Option<Delays> {
+    let before = problems.count();
+    if backoff.first_ms == 0 {
+        problems.add("$.backoff.firstMs", "is 0; use at least 1");
+    }
+    if backoff.max_ms < backoff.first_ms {
+        let (max, first) = (backoff.max_ms, backoff.first_ms);
+        problems.add(
+            "$.backoff.maxMs",
+            format!("is {max}, less than firstMs, which is {first}"),
+        );
+    }
+    if !backoff.factor.is_finite() || backoff.factor < 1.0 {
+        let factor = backoff.factor;
+        problems.add(
+            "$.backoff.factor",
+            format!("is {factor}; use a number from 1"),
+        );
+    }
+    (problems.count() == before).then(|| Delays {
+        jitter: backoff.jitter,
+        first: millis(backoff.first_ms),
+        max: millis(backoff.max_ms),
+        factor: backoff.factor,
+    })
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;
