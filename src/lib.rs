@@ -8,4 +8,3 @@ pub mod output;
 pub mod task;
 pub mod telemetry;
 pub mod wire;
-pub mod worker;

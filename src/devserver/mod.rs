@@ -10,5 +10,5 @@ pub mod find;
 pub mod server;
 
 pub use fetch::{FetchError, NATS_SERVER_VERSION};
-pub use find::{Fetch, FindError, FindOptions, FoundServer, ServerVersion, find};
+pub use find::{Fetch, FindError, FindOptions, FoundServer, find};
 pub use server::{DevServer, DevServerError, DevServerOptions};

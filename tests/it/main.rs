@@ -1,2 +1,5 @@
-#[test]
-fn x() {}
+//! Integration tests: real processes, real nats-servers, the real binary.
+
+mod connect;
+mod devserver;
+mod support;
