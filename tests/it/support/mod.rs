@@ -1,3 +1,4 @@
 //! What several test files need.
 
 pub(crate) mod nats;
+pub(crate) mod proc;

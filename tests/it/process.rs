@@ -1,0 +1,105 @@
+//! Real tasks, run by the real binary's spawner.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runlane::exec::{Ended, Exit, Launched, Process, Spawner, Stop, supervise};
+use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use crate::support::proc::{DEADLINE, MARK, Mark};
+
+mod containment;
+mod ladder;
+mod launch;
+mod lifetime;
+mod script;
+
+const TERM: i32 = 15;
+const KILL: i32 = 9;
+
+fn spawner() -> Spawner {
+    Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane")))
+}
+
+/// A plan whose processes carry the mark.
+fn plan(mark: &Mark, program: Program) -> LaunchPlan {
+    let path = std::env::var("PATH").expect("the tests have a PATH");
+    LaunchPlan {
+        program,
+        env: vec![("PATH".to_owned(), path), (MARK.to_owned(), mark.0.clone())],
+        cwd: PathBuf::from("/"),
+        sandbox: Sandbox::default(),
+        timeout: None,
+        stop_signal: TERM,
+        grace: Duration::from_secs(5),
+        output: OutputLimits { max_bytes: u64::MAX },
+    }
+}
+
+fn command(command: &str, args: &[&str]) -> Program {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    Program::Command { command: command.to_owned(), args }
+}
+
+fn sh(mark: &Mark, script: &str) -> LaunchPlan {
+    plan(mark, command("sh", &["-c", script]))
+}
+
+/// What a task wrote and how it ended.
+struct Run {
+    exit: Exit,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs a plan to its end. At the end nothing with the mark may be alive, without any waiting.
+async fn run(mark: &Mark, plan: &LaunchPlan) -> Run {
+    let Launched { mut stdout, mut stderr, mut process, .. } =
+        spawner().launch(plan).await.expect("the plan can be launched");
+    let run = async {
+        let end = async {
+            let exit = process.wait().await.expect("the task ends");
+            mark.assert_none_alive();
+            exit
+        };
+        let (exit, stdout, stderr) = tokio::join!(end, text(&mut stdout), text(&mut stderr));
+        Run { exit, stdout, stderr }
+    };
+    tokio::time::timeout(DEADLINE, run).await.expect("the task ends in time")
+}
+
+/// Reads a pipe to its end.
+async fn text(pipe: &mut pipe::Receiver) -> String {
+    let mut text = String::new();
+    pipe.read_to_string(&mut text).await.expect("the pipe can be read");
+    text
+}
+
+/// Reads a pipe's first line.
+async fn line(pipe: &mut pipe::Receiver) -> String {
+    let mut line = Vec::new();
+    let read = async {
+        while line.last() != Some(&b'\n') {
+            line.push(pipe.read_u8().await.expect("the line has an end"));
+        }
+    };
+    tokio::time::timeout(DEADLINE, read).await.expect("the line comes in time");
+    String::from_utf8(line).expect("the line is text").trim_end().to_owned()
+}
+
+/// Supervises a launched task to its end, after which nothing of it may be alive.
+async fn supervised(
+    mark: &Mark,
+    launched: &mut Launched,
+    timeout: Option<Duration>,
+    grace: Duration,
+    stop: watch::Receiver<Option<Stop>>,
+) -> Ended {
+    let ended = supervise(&mut launched.process, timeout, grace, TERM, stop);
+    let ended = tokio::time::timeout(DEADLINE, ended).await.expect("the task ends in time");
+    mark.assert_none_alive();
+    ended.expect("the task's end is known")
+}

@@ -1,0 +1,155 @@
+//! Whose death ends a task, and whose doesn't.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use runlane::exec::{ExitStatus, Launched, Process, Signal};
+
+use super::{Mark, line, sh, spawner};
+use crate::support::proc::{MARK, children, is_alive, kill, parent, until};
+
+/// A leader with a child in its group and a daemon outside of it.
+const TREE: &str = "setsid -f sleep 1000; sleep 1000 & echo ready; wait";
+
+async fn launch(mark: &Mark) -> Launched {
+    let mut launched = spawner().launch(&sh(mark, TREE)).await.expect("sh can be launched");
+    assert_eq!(line(&mut launched.stdout).await, "ready");
+    launched
+}
+
+#[tokio::test]
+async fn dropping_the_process_ends_the_whole_task() {
+    let mark = Mark::new();
+    let launched = launch(&mark).await;
+    drop(launched.process);
+    mark.gone().await;
+}
+
+#[tokio::test]
+async fn dropping_a_launch_at_any_moment_leaves_nothing() {
+    let mark = Mark::new();
+    let spawner = spawner();
+    let plan = sh(&mark, TREE);
+    for step in 0..60 {
+        let moment = Duration::from_micros(step * 50);
+        // Whether it was launched already does not matter: both are dropped.
+        tokio::time::timeout(moment, spawner.launch(&plan)).await.ok();
+    }
+    mark.gone().await;
+}
+
+#[tokio::test]
+async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
+    let mark = Mark::new();
+    let spawner = spawner();
+    let mut launched = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    let task_init = parent(launched.pid);
+    let spawner_pid = parent(task_init);
+    launched.process.signal(Signal::Kill).expect("it runs");
+    launched.process.wait().await.expect("its end is known");
+    until("the task-init is reaped", || children(spawner_pid).is_empty()).await;
+    assert!(is_alive(spawner_pid));
+    drop(spawner);
+    until("the spawner is gone", || !is_alive(spawner_pid)).await;
+}
+
+#[tokio::test]
+async fn the_spawners_death_ends_no_task_and_the_next_launch_starts_another() {
+    let mark = Mark::new();
+    let spawner = spawner();
+    let plan = sh(&mark, "sleep 1000");
+    let mut first = spawner.launch(&plan).await.expect("sh can be launched");
+    let old = parent(parent(first.pid));
+    kill(old);
+    until("the spawner is dead", || !is_alive(old)).await;
+    let mut second = spawner.launch(&plan).await.expect("a new spawner is started");
+    assert_ne!(parent(parent(second.pid)), old);
+    assert!(is_alive(first.pid));
+    for launched in [&mut first, &mut second] {
+        launched.process.signal(Signal::Kill).expect("it runs");
+        assert_eq!(launched.process.wait().await.expect("its end is known").status, ExitStatus::Signaled(9));
+    }
+    mark.assert_none_alive();
+}
+
+#[tokio::test]
+async fn a_service_managers_and_a_terminals_signals_do_not_end_spawner_or_task_init() {
+    let mark = Mark::new();
+    let mut launched = launch(&mark).await;
+    let task_init = parent(launched.pid);
+    for pid in [task_init, parent(task_init)] {
+        for signal in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGHUP] {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is alive");
+        }
+    }
+    launched.process.signal(Signal::Polite(15)).expect("it runs");
+    // It is task-init that says how its leader ended.
+    assert_eq!(launched.process.wait().await.expect("its end is known").status, ExitStatus::Signaled(15));
+    mark.assert_none_alive();
+}
+
+/// How a helper worker starts its task.
+const HELPER: &str = "RUNLANE_TEST_HELPER";
+
+/// This test binary again, as a worker that starts a task, says so and waits.
+fn helper(mark: &Mark, how: &str) -> Child {
+    let mut helper = Command::new(std::env::current_exe().expect("the tests have a file"))
+        .args(["--exact", "process::lifetime::helper_worker", "--ignored", "--nocapture"])
+        .env(HELPER, how)
+        .env("RUNLANE_TEST_HELPER_MARK", &mark.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tests can be started again");
+    let lines = BufReader::new(helper.stdout.take().expect("it is piped")).lines();
+    let said = lines.map_while(Result::ok).any(|line| line.ends_with("task is running"));
+    assert!(said, "the helper ended before its task was running");
+    helper
+}
+
+#[tokio::test]
+#[ignore = "not a test: the worker that the tests below kill"]
+async fn helper_worker() {
+    let Ok(how) = std::env::var(HELPER) else { return };
+    let mark = Mark(std::env::var("RUNLANE_TEST_HELPER_MARK").expect("it comes with the other"));
+    let _launched = if how == "runlane" {
+        Some(launch(&mark).await)
+    } else {
+        let mut plain = Command::new("sh");
+        plain.args(["-c", TREE]).env(MARK, &mark.0).process_group(0).spawn().expect("sh can be started");
+        until("the tree is there", || mark.alive().len() == 3).await;
+        None
+    };
+    println!("task is running");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_killed_worker_takes_its_tasks_with_it_in_a_tenth_of_a_second() {
+    let mut fastest = Duration::MAX;
+    // A busy machine may be late once.
+    for _ in 0..3 {
+        let mark = Mark::new();
+        let mut helper = helper(&mark, "runlane");
+        assert_eq!(mark.alive().len(), 3, "leader, child and daemon");
+        let leader = mark.alive().into_iter().min().expect("there are three");
+        let spawner = parent(parent(leader));
+        helper.kill().expect("it runs");
+        fastest = fastest.min(mark.gone().await);
+        helper.wait().expect("it is our child");
+        until("its spawner is gone", || !is_alive(spawner)).await;
+    }
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+}
+
+#[tokio::test]
+async fn negative_control_without_task_init_a_killed_worker_leaves_its_tasks() {
+    let mark = Mark::new();
+    let mut helper = helper(&mark, "plain");
+    helper.kill().expect("it runs");
+    helper.wait().expect("it is our child");
+    assert_eq!(mark.alive().len(), 3);
+    mark.clean_up();
+    mark.gone().await;
+}
