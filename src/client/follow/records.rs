@@ -119,11 +119,6 @@ impl Records {
         self.at_end = false;
     }
 
-    /// Whether a record that starts `attempt` waits.
-    pub(super) fn has_start_of(&self, attempt: Attempt) -> bool {
-        self.page.iter().any(|record| record.starts() == Some(attempt))
-    }
-
     /// Reads one page and puts it behind what waits. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<(), BusError> {
         let stream = self.bus.subjects().tasks_stream();
