@@ -8,3 +8,4 @@ pub mod output;
 pub mod task;
 pub mod telemetry;
 pub mod wire;
+pub mod worker;

@@ -137,10 +137,7 @@ pub async fn find(options: &FindOptions) -> Result<FoundServer, FindError> {
             source,
         });
     }
-    let cached = options
-        .cache_dir
-        .as_deref()
-        .map(|dir| fetch::cached_binary(dir));
+    let cached = options.cache_dir.as_deref().map(fetch::cached_binary);
     let mut passed_over = Vec::new();
     for path in on_path(options.path.as_ref())
         .into_iter()

@@ -86,8 +86,6 @@ pub enum ProcessError {
     /// Processes of the task could not be killed within the sweep's limit; task-init goes on trying.
     #[error("{survivors} processes of the task could not be killed")]
     Survivors {
-        /// How the leader ended.
-        exit: Exit,
         /// How many were left.
         survivors: u32,
     },
@@ -106,7 +104,10 @@ pub struct TaskProcess {
 
 impl TaskProcess {
     pub(super) fn new(control: UnixStream) -> Self {
-        Self { control, received: Vec::new() }
+        Self {
+            control,
+            received: Vec::new(),
+        }
     }
 
     pub(super) async fn send_plan(&mut self, plan: &LaunchPlan) -> io::Result<()> {
@@ -135,10 +136,13 @@ impl Process for TaskProcess {
     async fn wait(&mut self) -> Result<Exit, ProcessError> {
         match self.report().await? {
             Report::Ended { exit, survivors: 0 } => Ok(exit),
-            Report::Ended { exit, survivors } => Err(ProcessError::Survivors { exit, survivors }),
+            Report::Ended { survivors, .. } => Err(ProcessError::Survivors { survivors }),
             report @ (Report::Started { .. } | Report::SetupFailed(_)) => {
                 let message = format!("unexpected report {report:?}");
-                Err(ProcessError::Control(io::Error::new(io::ErrorKind::InvalidData, message)))
+                Err(ProcessError::Control(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    message,
+                )))
             }
         }
     }

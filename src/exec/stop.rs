@@ -22,7 +22,12 @@ pub struct Stop {
 impl Stop {
     /// A stop with the task's own grace, and nothing but a reason.
     pub fn because(reason: StopReason) -> Self {
-        Self { reason, grace: None, by: None, message: None }
+        Self {
+            reason,
+            grace: None,
+            by: None,
+            message: None,
+        }
     }
 
     /// The time that this stop gives. A lost lease gives none: another worker may have the task.
@@ -76,19 +81,48 @@ mod tests {
     use super::*;
 
     fn stop(reason: StopReason, grace: Option<u64>, by: &str) -> Stop {
-        Stop { reason, grace: grace.map(Duration::from_secs), by: Some(by.to_owned()), message: None }
+        Stop {
+            reason,
+            grace: grace.map(Duration::from_secs),
+            by: Some(by.to_owned()),
+            message: None,
+        }
     }
 
     #[test]
     fn the_first_reason_stays_unless_the_later_is_stronger_and_the_shorter_grace_is_taken() {
         use StopReason::{Canceled, Draining, LeaseLost, Timeout};
         for (first, later, both) in [
-            (stop(Canceled, Some(5), "a"), stop(Canceled, Some(1), "b"), stop(Canceled, Some(1), "a")),
-            (stop(Canceled, Some(1), "a"), stop(Draining, Some(9), "b"), stop(Canceled, Some(1), "a")),
-            (stop(Draining, Some(1), "a"), stop(Canceled, Some(9), "b"), stop(Canceled, Some(1), "b")),
-            (stop(Timeout, None, "a"), stop(Canceled, Some(0), "b"), stop(Canceled, Some(0), "b")),
-            (stop(Canceled, Some(3), "a"), stop(LeaseLost, None, "b"), stop(LeaseLost, Some(3), "b")),
-            (stop(LeaseLost, None, "a"), stop(Canceled, None, "b"), stop(LeaseLost, None, "a")),
+            (
+                stop(Canceled, Some(5), "a"),
+                stop(Canceled, Some(1), "b"),
+                stop(Canceled, Some(1), "a"),
+            ),
+            (
+                stop(Canceled, Some(1), "a"),
+                stop(Draining, Some(9), "b"),
+                stop(Canceled, Some(1), "a"),
+            ),
+            (
+                stop(Draining, Some(1), "a"),
+                stop(Canceled, Some(9), "b"),
+                stop(Canceled, Some(1), "b"),
+            ),
+            (
+                stop(Timeout, None, "a"),
+                stop(Canceled, Some(0), "b"),
+                stop(Canceled, Some(0), "b"),
+            ),
+            (
+                stop(Canceled, Some(3), "a"),
+                stop(LeaseLost, None, "b"),
+                stop(LeaseLost, Some(3), "b"),
+            ),
+            (
+                stop(LeaseLost, None, "a"),
+                stop(Canceled, None, "b"),
+                stop(LeaseLost, None, "a"),
+            ),
         ] {
             let (sender, receiver) = watch::channel(None);
             set_stop(&sender, first);

@@ -142,11 +142,21 @@ impl Phase {
             (Self::Stopping { mut stop, kill_at }, Event::StopRequested(later)) => {
                 let kill_at = kill_at.min(after(now, later.grace_or(rules.grace)));
                 stop.merge(later);
-                if kill_at <= now { Self::kill(stop, now) } else { (Self::Stopping { stop, kill_at }, None) }
+                if kill_at <= now {
+                    Self::kill(stop, now)
+                } else {
+                    (Self::Stopping { stop, kill_at }, None)
+                }
             }
             (Self::Stopping { stop, .. }, Event::DeadlinePassed) => Self::kill(stop, now),
             // SIGKILL is sent once.
-            (Self::Killing { mut stop, give_up_at }, Event::StopRequested(later)) => {
+            (
+                Self::Killing {
+                    mut stop,
+                    give_up_at,
+                },
+                Event::StopRequested(later),
+            ) => {
                 stop.merge(later);
                 (Self::Killing { stop, give_up_at }, None)
             }
@@ -163,11 +173,20 @@ impl Phase {
             return Self::kill(stop, now);
         }
         let kill_at = after(now, grace);
-        (Self::Stopping { stop, kill_at }, Some(Signal::Polite(rules.stop_signal)))
+        (
+            Self::Stopping { stop, kill_at },
+            Some(Signal::Polite(rules.stop_signal)),
+        )
     }
 
     fn kill(stop: Stop, now: Instant) -> (Self, Option<Signal>) {
-        (Self::Killing { stop, give_up_at: after(now, KILL_LIMIT) }, Some(Signal::Kill))
+        (
+            Self::Killing {
+                stop,
+                give_up_at: after(now, KILL_LIMIT),
+            },
+            Some(Signal::Kill),
+        )
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -182,12 +201,21 @@ impl Phase {
     fn into_ended(self, end: Result<Exit, ProcessError>) -> Result<Ended, SuperviseError> {
         let stopped = match self {
             Self::Running { .. } => None,
-            Self::Stopping { stop, .. } | Self::Killing { stop, .. } | Self::GivenUp { stop } => Some(stop),
+            Self::Stopping { stop, .. } | Self::Killing { stop, .. } | Self::GivenUp { stop } => {
+                Some(stop)
+            }
         };
         match end {
-            Ok(Exit { status, usage, leftovers_killed }) => {
-                Ok(Ended { exit: status, stopped, usage, leftovers_killed })
-            }
+            Ok(Exit {
+                status,
+                usage,
+                leftovers_killed,
+            }) => Ok(Ended {
+                exit: status,
+                stopped,
+                usage,
+                leftovers_killed,
+            }),
             Err(source) => Err(SuperviseError::Process { stopped, source }),
         }
     }

@@ -177,6 +177,12 @@ fn incoming(message: async_nats::Message) -> Incoming {
 }
 
 impl Bus {
+    /// Uses a connection to a server that is fit for runlane.
+    pub fn over(connected: &super::Connected, subjects: Subjects) -> Self {
+        let (client, context) = (connected.client.clone(), connected.jetstream.clone());
+        Self::new(client, context, connected.api_prefix.clone(), subjects)
+    }
+
     /// Wraps a connection. `api_prefix` is `$JS.API`, or `$JS.<domain>.API`.
     pub fn new(
         client: async_nats::Client,

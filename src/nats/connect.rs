@@ -33,6 +33,8 @@ pub struct Connected {
     pub client: Client,
     /// JetStream on it.
     pub jetstream: jetstream::Context,
+    /// What JetStream's API subjects begin with: `$JS.API`, or `$JS.<domain>.API`.
+    pub api_prefix: String,
     /// What the server said of itself at the first connect.
     pub server: ServerInfo,
     /// The server's version.
@@ -109,7 +111,7 @@ pub enum ConnectError {
         found: String,
     },
     /// The server has no JetStream for us.
-    #[error("the NATS server {server} has no JetStream{}; enable it (`jetstream {{ store_dir: … }}` in its configuration, or for the account)", in_domain(.domain))]
+    #[error("the NATS server {server} has no JetStream{}; enable it (`jetstream {{ store_dir: … }}` in its configuration, or for the account), and allow this user `$JS.API.>`", in_domain(.domain))]
     NoJetStream {
         /// The server's name.
         server: String,
@@ -163,6 +165,7 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connected, ConnectErr
     Ok(Connected {
         client,
         jetstream,
+        api_prefix: api_prefix(settings.jetstream_domain.as_deref()),
         server,
         version,
         account,
@@ -332,6 +335,10 @@ fn check_version(server: &ServerInfo) -> Result<ServerVersion, ConnectError> {
             found: server.version.clone(),
         }),
     }
+}
+
+fn api_prefix(domain: Option<&str>) -> String {
+    domain.map_or_else(|| "$JS.API".to_owned(), |domain| format!("$JS.{domain}.API"))
 }
 
 fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {

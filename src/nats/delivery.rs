@@ -33,6 +33,8 @@ pub struct Delivery {
     pub pending: u64,
     /// When the message was stored.
     pub published: Timestamp,
+    /// When it reached us.
+    pub received: Timestamp,
     /// How to answer it.
     pub handle: AckHandle,
 }
@@ -102,5 +104,6 @@ pub(super) fn read(bus: &Bus, message: async_nats::Message) -> Option<Result<Del
     };
     let payload = message.message.payload;
     let published = published.unwrap_or_default();
-    Some(Ok(Delivery { id, lane, payload, queue_seq, delivered, pending, published, handle }))
+    let received = Timestamp::now();
+    Some(Ok(Delivery { id, lane, payload, queue_seq, delivered, pending, published, received, handle }))
 }

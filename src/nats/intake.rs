@@ -28,6 +28,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::bus::{Bus, BusError};
 use super::delivery::{self, Delivery, Stray};
+use super::link::Link;
+use crate::telemetry::metrics;
 use crate::wire::LaneId;
 
 /// How long the server keeps a pull open.
@@ -50,8 +52,8 @@ pub struct IntakeInputs {
     pub lanes: watch::Receiver<BTreeSet<LaneId>>,
     /// Free places.
     pub room: watch::Receiver<usize>,
-    /// Counts reconnects: each one makes all open pulls void.
-    pub reconnects: watch::Receiver<u64>,
+    /// The connection: each reconnect makes all open pulls void.
+    pub link: watch::Receiver<Link>,
     /// Turns true when the worker ends. Pulls are taken back then, and what the server had sent
     /// already is still passed on, so that it can be handed back at once.
     pub closing: watch::Receiver<bool>,
@@ -95,6 +97,7 @@ pub struct Intake {
     inbox: String,
     lanes: BTreeMap<LaneId, Lane>,
     pulls: u64,
+    reconnects: u64,
     last_hot: Option<LaneId>,
     // Bounded by the worker's capacity: when it is full, the worker is behind, and we stop reading.
     tasks: mpsc::Sender<Pulled>,
@@ -119,7 +122,8 @@ impl Intake {
     ) -> Self {
         let inbox = bus.client().new_inbox();
         let lanes = BTreeMap::new();
-        Self { bus, inputs, inbox, lanes, pulls: 0, last_hot: None, tasks, health }
+        let reconnects = inputs.link.borrow().reconnects;
+        Self { bus, inputs, inbox, lanes, pulls: 0, reconnects, last_hot: None, tasks, health }
     }
 
     /// Pulls until the worker closes it, or drops its end of the channel.
@@ -139,7 +143,7 @@ impl Intake {
                 },
                 Ok(()) = self.inputs.lanes.changed() => self.on_lanes(),
                 Ok(()) = self.inputs.room.changed() => {}
-                Ok(()) = self.inputs.reconnects.changed() => self.on_reconnect(),
+                Ok(()) = self.inputs.link.changed() => self.on_link(),
                 Ok(()) = self.inputs.closing.changed() => return self.close(inbox).await,
                 _ = look_over.tick() => self.look_over(),
                 () = self.tasks.closed() => return Ok(()),
@@ -217,8 +221,11 @@ impl Intake {
         }
     }
 
-    fn on_reconnect(&mut self) {
-        self.inputs.reconnects.mark_unchanged();
+    fn on_link(&mut self) {
+        let reconnects = self.inputs.link.borrow_and_update().reconnects;
+        if std::mem::replace(&mut self.reconnects, reconnects) == reconnects {
+            return;
+        }
         for lane in self.lanes.values_mut() {
             lane.pull = Pull::Idle;
         }
@@ -231,6 +238,7 @@ impl Intake {
             match lane.pull {
                 Pull::Waiting { heard, .. } if now.duration_since(heard) > SILENCE => {
                     tracing::warn!(lane = %id, "the server forgot a pull; asking again");
+                    metrics::pull_rebuilt();
                     rebuilt += 1;
                     lane.pull = Pull::Idle;
                 }

@@ -202,6 +202,89 @@ mod tests {
         assert_eq!(split(9, &[b"", b""]), []);
     }
 
+    /// Where a test's log goes.
+    #[derive(Clone, Default)]
+    struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic while locked").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        fn text(&self) -> String {
+            let bytes = self.0.lock().expect("no panic while locked");
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    }
+
+    fn log_of(json: bool) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let builder = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let dispatch: tracing::Dispatch = if json {
+            builder.json().flatten_event(true).finish().into()
+        } else {
+            builder.finish().into()
+        };
+        tracing::dispatcher::with_default(&dispatch, || {
+            let task = "build-42".parse().expect("an id");
+            let mut log = LineLog::new(task, Attempt(3), 8);
+            log.push(Stream::Stdout, b"out\x1b[2J\n");
+            log.push(Stream::Stderr, b"0123456789\nlast");
+            log.finish();
+        });
+        written.text()
+    }
+
+    #[test]
+    fn events_carry_task_attempt_stream_and_what_was_cut() {
+        let log = log_of(true);
+        let lines: Vec<serde_json::Value> = log
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let field = |at: usize, name: &str| lines[at][name].clone();
+        assert_eq!(lines.len(), 3, "{log}");
+        for at in 0..3 {
+            assert_eq!(field(at, "target"), "runlane::task");
+            assert_eq!(
+                (field(at, "task"), field(at, "attempt")),
+                ("build-42".into(), 3.into())
+            );
+        }
+        assert_eq!(
+            (field(0, "level"), field(0, "stream")),
+            ("INFO".into(), "stdout".into())
+        );
+        assert_eq!(
+            (field(1, "level"), field(1, "stream")),
+            ("WARN".into(), "stderr".into())
+        );
+        assert_eq!(
+            (field(1, "line"), field(1, "omitted_bytes")),
+            ("01234567".into(), 2.into())
+        );
+        assert_eq!(
+            (field(2, "line"), field(2, "omitted_bytes")),
+            ("last".into(), serde_json::Value::Null)
+        );
+    }
+
+    #[test]
+    fn a_task_cannot_send_control_sequences_to_the_operators_terminal() {
+        let log = log_of(false);
+        assert!(log.contains("out") && !log.contains('\u{1b}'), "{log:?}");
+    }
+
     proptest! {
         #[test]
         fn no_line_is_lost_wherever_the_reads_are_cut(
@@ -210,7 +293,7 @@ mod tests {
         ) {
             let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
             let (mut parts, mut rest) = (Vec::new(), text.as_bytes());
-            for cut in cuts.iter().cycle().take_while(|_| true) {
+            for cut in cuts.iter().cycle() {
                 if rest.is_empty() { break; }
                 let (part, later) = rest.split_at((*cut).min(rest.len()));
                 parts.push(part);

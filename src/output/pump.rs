@@ -175,7 +175,6 @@ struct Progress {
 /// The time that is left after the last process's end.
 struct Exit {
     settings: PumpSettings,
-    idle: Duration,
     waited: Duration,
 }
 
@@ -183,15 +182,13 @@ impl Exit {
     fn new(settings: PumpSettings) -> Self {
         Self {
             settings,
-            idle: Duration::ZERO,
             waited: Duration::ZERO,
         }
     }
 
     fn deadline(&self, now: Instant) -> Instant {
-        let idle = self.settings.idle_after_exit.saturating_sub(self.idle);
         let total = self.settings.wait_after_exit.saturating_sub(self.waited);
-        now + idle.min(total)
+        now + total.min(self.settings.idle_after_exit)
     }
 }
 
@@ -221,7 +218,6 @@ impl Pump {
 
     fn count_waiting(&mut self, waited: Duration) {
         if let Some(exit) = &mut self.exit {
-            exit.idle += waited;
             exit.waited += waited;
         }
     }
@@ -246,7 +242,6 @@ impl Pump {
             lines.push(stream, data);
         }
         let Some(exit) = &mut self.exit else { return };
-        exit.idle = Duration::ZERO;
         let limit = exit.settings.bytes_after_exit;
         let progress = self.progress(stream);
         progress.bytes_after_exit += data.len() as u64;

@@ -106,6 +106,22 @@ pub struct RunnerPolicy {
     pub interpreters: Interpreters,
 }
 
+impl Default for RunnerPolicy {
+    /// No limits, nothing inherited, SIGTERM with five seconds of grace.
+    fn default() -> Self {
+        Self {
+            inherited: BTreeMap::new(),
+            env: BTreeMap::new(),
+            cwd: None,
+            max_timeout: None,
+            grace: Duration::from_secs(5),
+            stop_signal: 15,
+            max_output_bytes: u64::MAX,
+            interpreters: Interpreters::default(),
+        }
+    }
+}
+
 /// The interpreters of scripts: paths, or names that are looked up in the task's PATH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreters {

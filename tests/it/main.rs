@@ -6,3 +6,4 @@ mod connect;
 mod devserver;
 mod process;
 mod support;
+mod worker;

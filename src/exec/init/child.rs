@@ -31,8 +31,8 @@ type Step = fn(&Child<'_>) -> io::Result<()>;
 const STEPS: [(&str, Step); 9] = [
     ("setsid", |_| Ok(setsid().map(drop)?)),
     // cgroup, namespaces and mounts
-    ("oom_score_adj", |_| Ok(reset_oom_score())),
-    ("umask", |_| Ok(set_umask())),
+    ("oom_score_adj", |_| reset_oom_score()),
+    ("umask", |_| set_umask()),
     // rlimits, bounding set, keepcaps, identity, capabilities, no_new_privs, landlock
     ("parent_death", |child| die_with(child.init)),
     ("signals", |_| sys::reset_signals()),
@@ -60,11 +60,12 @@ impl Child<'_> {
         for (index, (name, step)) in (0..).zip(STEPS) {
             if name == EXEC {
                 // If task-init can't read it, it is dead, and `parent_death` ends this process.
-                let _ = pipe.write_all(&record(READY, 0));
+                pipe.write_all(&record(READY, 0)).ok();
             }
             if let Err(error) = step(self) {
                 // As above.
-                let _ = pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0)));
+                pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0)))
+                    .ok();
                 return 1;
             }
         }
@@ -89,7 +90,9 @@ impl Setup {
             None => Self::Died,
             Some([READY, ..]) => Self::Done,
             Some([step, errno @ ..]) => {
-                let name = STEPS.get(usize::from(*step)).map_or("setup", |(name, _)| name);
+                let name = STEPS
+                    .get(usize::from(*step))
+                    .map_or("setup", |(name, _)| name);
                 let errno = errno.try_into().map_or(0, i32::from_le_bytes);
                 Self::Failed(name, Errno::from_raw(errno))
             }
@@ -105,20 +108,26 @@ fn record(step: u8, errno: i32) -> [u8; RECORD] {
 
 /// Best effort: a worker that the kernel should spare (a negative value) must not pass that on, and
 /// raising is always allowed. Lowering a worker's positive value takes CAP_SYS_RESOURCE.
-fn reset_oom_score() {
+fn reset_oom_score() -> io::Result<()> {
     // The system's rule above decides; the task runs either way.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    std::fs::write("/proc/self/oom_score_adj", "0").ok();
+    Ok(())
 }
 
 /// The usual mask, whatever the worker's is.
-fn set_umask() {
+fn set_umask() -> io::Result<()> {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    Ok(())
 }
 
 /// Ends this process with task-init, even if that was killed before the request for it.
 fn die_with(init: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() == init { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    if getppid() == init {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH.into())
+    }
 }
 
 fn stdio(child: &Child<'_>) -> io::Result<()> {
@@ -135,6 +144,8 @@ fn exec(child: &Child<'_>) -> Errno {
     for path in &command.candidates {
         let Err(error) = nix::unistd::execve(path, &command.args, &command.env);
         match error {
+            // No search, so no reason to go on.
+            _ if command.candidates.len() == 1 => return error,
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             // A later directory may have one that may be run.
             Errno::EACCES => worst = error,
@@ -154,8 +165,14 @@ mod tests {
         let exec_failed = record(8, Errno::ENOENT as i32);
         assert_eq!(Setup::parse(&[]), Setup::Died);
         assert_eq!(Setup::parse(&ready), Setup::Done);
-        assert_eq!(Setup::parse(&[ready, exec_failed].concat()), Setup::Failed(EXEC, Errno::ENOENT));
+        assert_eq!(
+            Setup::parse(&[ready, exec_failed].concat()),
+            Setup::Failed(EXEC, Errno::ENOENT)
+        );
         let chdir_failed = record(5, Errno::EACCES as i32);
-        assert_eq!(Setup::parse(&chdir_failed), Setup::Failed("chdir", Errno::EACCES));
+        assert_eq!(
+            Setup::parse(&chdir_failed),
+            Setup::Failed("chdir", Errno::EACCES)
+        );
     }
 }

@@ -14,8 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
 
-use super::super::link::{Report, SetupFailure, VERSION, encode};
+use super::super::link::{Report, VERSION, encode};
 use super::super::process::ExitStatus;
+use super::command::failure;
 use super::sys::{self, Children};
 use super::{sweep, task};
 
@@ -72,25 +73,42 @@ fn serve(socket: Option<BorrowedFd<'_>>, inits: &mut BTreeSet<i32>) -> io::Resul
     let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
         return Ok(true);
     };
-    let request = Request { control: control.into(), stdout, stderr };
+    let request = Request {
+        control: control.into(),
+        stdout,
+        stderr,
+    };
     if version != VERSION {
         refuse(&request.control, "protocol", Errno::EPROTO);
         return Ok(true);
     }
-    match sys::fork(|| task::run(&request)) {
-        Ok(pid) => drop(inits.insert(pid)),
-        Err(error) => refuse(&request.control, "fork", Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+    // The child takes its own copy out; this process's stays.
+    let mut request = Some(request);
+    let forked = sys::fork(|| request.take().map_or(1, task::run));
+    match (forked, request) {
+        (Ok(pid), _) => drop(inits.insert(pid)),
+        (Err(error), Some(request)) => refuse(&request.control, "fork", errno(&error)),
+        (Err(_), None) => {}
     }
     Ok(true)
 }
 
-fn refuse(mut control: &UnixStream, step: &str, errno: Errno) {
-    let message = format!("cannot start the task's supervisor: {}", errno.desc().to_lowercase());
-    let failure = SetupFailure { step: step.to_owned(), errno: errno as i32, message };
-    if let Ok(frame) = encode(&Report::SetupFailed(failure)) {
-        // A worker that is gone needs no answer, and for one that lives the buffer is empty.
-        let _ = control.write_all(&frame);
+fn refuse(control: &UnixStream, step: &str, errno: Errno) {
+    let reason = errno.desc().to_lowercase();
+    let message = format!("cannot start the task's supervisor: {reason}");
+    tell(control, &Report::SetupFailed(failure(step, errno, message)));
+}
+
+/// Sends a report. A worker that is gone needs none, and for one that lives the buffer has room.
+pub(super) fn tell(mut control: &UnixStream, report: &Report) {
+    if let Ok(frame) = encode(report) {
+        control.write_all(&frame).ok();
     }
+}
+
+/// The system's number of an error; 0 for one that isn't the system's.
+pub(super) fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 /// Reaps every child that has ended. If a task-init died by something else than its own end, what it

@@ -104,13 +104,19 @@ fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()>
     // SAFETY: the numbers aren't pointers. The callers close only what no living frame owns, or set a
     // flag that matters at execve alone.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if done == 0 { Ok(()) } else { close_each(first, last, flags) }
+    if done == 0 {
+        Ok(())
+    } else {
+        close_each(first, last, flags)
+    }
 }
 
 fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
     // Collected first: reading the directory has a descriptor of its own.
     let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.collect::<Result<_, _>>()?;
-    let numbers = names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers = names
+        .iter()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for descriptor in numbers.filter(|number| (first..=last).contains(number)) {
         // SAFETY: as in `close_range`. EBADF for the directory's own descriptor changes nothing.
         unsafe {
@@ -126,10 +132,22 @@ fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> 
 
 /// Gives every signal its default action, and unblocks all.
 pub(super) fn reset_signals() -> io::Result<()> {
+    // The kernel's struct sigaction, all zero: SIG_DFL, no flags, an empty mask. Not libc's function: it
+    // refuses 32 and 33, which glibc keeps for its threads, and which a parent may have ignored.
+    let default = [0_u64; 8];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler, so no code of ours can run in one. EINVAL for SIGKILL,
-        // SIGSTOP and the two that glibc keeps for itself: these can't be changed by anybody.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` is longer than the struct, which is at most four words. SIG_DFL installs no
+        // handler, so no code of ours can run in one. EINVAL for SIGKILL and SIGSTOP: nobody changes these.
+        unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: `sigset_t` is plain data that sigemptyset fills before sigprocmask reads it.
     let done = unsafe {

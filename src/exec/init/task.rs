@@ -7,7 +7,7 @@
 //!           └─ setup failed              └─ end of the socket: KILL to it         ─► sweep ─► ended
 //! ```
 
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{getpid, setsid};
 
-use super::super::link::{Report, SetupFailure, encode, read_frame};
+use super::super::link::{Report, SetupFailure, read_frame};
 use super::super::process::{Exit, Usage};
 use super::child::{Child, Setup};
 use super::command::{Command, failure};
-use super::spawner::Request;
+use super::spawner::{Request, errno, tell};
 use super::sweep::{self, Sweep};
 use super::sys::{self, Children};
 
@@ -34,52 +34,60 @@ use super::sys::{self, Children};
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs one task. Returns the process's exit code: 0 when nothing of the task is left.
-pub(super) fn run(request: &Request) -> i32 {
+pub(super) fn run(request: Request) -> i32 {
     match start(request) {
         Ok(()) => 0,
         Err(_) => 1,
     }
 }
 
-fn start(request: &Request) -> io::Result<()> {
-    let Request { control, stdout, stderr } = request;
+fn start(request: Request) -> io::Result<()> {
+    let Request {
+        control,
+        stdout,
+        stderr,
+    } = request;
     sys::close_others(&[control.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     setsid()?;
     prctl::set_name(c"runlane-init")?;
     prctl::set_child_subreaper(true)?;
     let signals = sweep::child_signals()?;
-    let Some(plan) = read_frame(control)? else {
+    let Some(plan) = read_frame(&control)? else {
         return Ok(());
     };
     let command = match Command::new(plan) {
         Ok(command) => command,
-        Err(failure) => return refuse(control, failure),
+        Err(failure) => return refuse(&control, failure),
     };
     let (pipe, childs_end) = io::pipe()?;
-    let child = Child { command: &command, stdout, stderr, init: getpid() };
-    match sys::fork(|| child.run(&childs_end)) {
-        Ok(leader) => {
-            // Above all the child's end of the pipe, and the output's writing ends.
-            sys::close_others(&[control.as_fd(), signals.as_fd(), pipe.as_fd()])?;
-            Task { leader, control, signals, worker: Worker::Listening, killed: false }.run(pipe, command)
-        }
+    let child = Child {
+        command: &command,
+        stdout: &stdout,
+        stderr: &stderr,
+        init: getpid(),
+    };
+    let leader = match sys::fork(|| child.run(&childs_end)) {
+        Ok(leader) => leader,
         Err(error) => {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-            refuse(control, failure("fork", errno, errno.desc().to_lowercase()))
+            let reason = errno(&error).desc().to_lowercase();
+            return refuse(&control, failure("fork", errno(&error), reason));
         }
+    };
+    // Their ends are to be seen: of the pipe here, of the output by the worker.
+    drop((childs_end, stdout, stderr));
+    Task {
+        leader,
+        control,
+        signals,
+        worker: Worker::Listening,
+        killed: false,
     }
+    .run(pipe, command)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
     tell(control, &Report::SetupFailed(failure));
     Ok(())
-}
-
-fn tell(mut control: &UnixStream, report: &Report) {
-    if let Ok(frame) = encode(report) {
-        // A worker that is gone is noticed as the end of the socket.
-        let _ = control.write_all(&frame);
-    }
 }
 
 /// Whether the worker holds its end of the control socket.
@@ -90,36 +98,40 @@ enum Worker {
 }
 
 /// A task whose leader was forked.
-struct Task<'a> {
+struct Task {
     leader: i32,
-    control: &'a UnixStream,
+    control: UnixStream,
     signals: SignalFd,
     worker: Worker,
     /// The ladder's SIGKILL was sent to the group.
     killed: bool,
 }
 
-impl Task<'_> {
+impl Task {
     fn run(mut self, pipe: PipeReader, command: Command) -> io::Result<()> {
         let failure = match self.setup(pipe)? {
             Setup::Done => {
-                tell(self.control, &Report::Started { pid: self.leader });
+                tell(&self.control, &Report::Started { pid: self.leader });
                 self.until_leader_ends()?;
                 return self.end(command);
             }
             Setup::Failed(step, errno) => command.failure(step, errno),
-            Setup::Died => failure("setup", Errno::EINTR, "killed before it could start".to_owned()),
+            Setup::Died => failure(
+                "setup",
+                Errno::EINTR,
+                "killed before it could start".to_owned(),
+            ),
         };
         Sweep::new(&self.signals, SWEEP_LIMIT, None).all()?;
         drop(command);
-        refuse(self.control, failure)
+        refuse(&self.control, failure)
     }
 
     /// Waits until execve, or the child's end, closes the pipe.
     fn setup(&mut self, mut pipe: PipeReader) -> io::Result<Setup> {
         let mut said = Vec::new();
         loop {
-            let mut wait = [pollin(&pipe), pollin(self.control)];
+            let mut wait = [pollin(&pipe), pollin(&self.control)];
             let count = self.listening(wait.len());
             poll(&mut wait[..count], PollTimeout::NONE)?;
             let [pipe_ready, asked] = wait.map(|descriptor| descriptor.any().unwrap_or(false));
@@ -146,7 +158,7 @@ impl Task<'_> {
                 }
                 sys::reap(end.pid)?;
             }
-            let mut wait = [pollin(&self.signals), pollin(self.control)];
+            let mut wait = [pollin(&self.signals), pollin(&self.control)];
             let count = self.listening(wait.len());
             poll(&mut wait[..count], PollTimeout::NONE)?;
             let asked = wait[1].any().unwrap_or(false);
@@ -168,7 +180,7 @@ impl Task<'_> {
     /// Sends what the worker asks for. The end of the socket asks for SIGKILL.
     fn obey(&mut self) -> io::Result<()> {
         let mut numbers = [0; 16];
-        let length = match (&mut self.control).read(&mut numbers) {
+        let length = match self.control.read(&mut numbers) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             other => other?,
         };
@@ -200,9 +212,13 @@ impl Task<'_> {
         let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
         // The proof, and whoever came between the last look and the leader's reaping.
         let survivors = sweep.all()?;
-        let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed: sweep.killed };
+        let exit = Exit {
+            status: leader.status,
+            usage: usage()?,
+            leftovers_killed: sweep.killed,
+        };
         drop(command);
-        tell(self.control, &Report::Ended { exit, survivors });
+        tell(&self.control, &Report::Ended { exit, survivors });
         while Sweep::new(&self.signals, SWEEP_LIMIT, None).all()? > 0 {}
         Ok(())
     }

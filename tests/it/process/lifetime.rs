@@ -1,8 +1,8 @@
 //! Whose death ends a task, and whose doesn't.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use runlane::exec::{ExitStatus, Launched, Process, Signal};
@@ -14,7 +14,10 @@ use crate::support::proc::{MARK, children, is_alive, kill, parent, until};
 const TREE: &str = "setsid -f sleep 1000; sleep 1000 & echo ready; wait";
 
 async fn launch(mark: &Mark) -> Launched {
-    let mut launched = spawner().launch(&sh(mark, TREE)).await.expect("sh can be launched");
+    let mut launched = spawner()
+        .launch(&sh(mark, TREE))
+        .await
+        .expect("sh can be launched");
     assert_eq!(line(&mut launched.stdout).await, "ready");
     launched
 }
@@ -35,7 +38,9 @@ async fn dropping_a_launch_at_any_moment_leaves_nothing() {
     for step in 0..60 {
         let moment = Duration::from_micros(step * 50);
         // Whether it was launched already does not matter: both are dropped.
-        tokio::time::timeout(moment, spawner.launch(&plan)).await.ok();
+        tokio::time::timeout(moment, spawner.launch(&plan))
+            .await
+            .ok();
     }
     mark.gone().await;
 }
@@ -44,12 +49,18 @@ async fn dropping_a_launch_at_any_moment_leaves_nothing() {
 async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     let mark = Mark::new();
     let spawner = spawner();
-    let mut launched = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    let mut launched = spawner
+        .launch(&sh(&mark, "sleep 1000"))
+        .await
+        .expect("sh can be launched");
     let task_init = parent(launched.pid);
     let spawner_pid = parent(task_init);
     launched.process.signal(Signal::Kill).expect("it runs");
     launched.process.wait().await.expect("its end is known");
-    until("the task-init is reaped", || children(spawner_pid).is_empty()).await;
+    until("the task-init is reaped", || {
+        children(spawner_pid).is_empty()
+    })
+    .await;
     assert!(is_alive(spawner_pid));
     drop(spawner);
     until("the spawner is gone", || !is_alive(spawner_pid)).await;
@@ -64,12 +75,23 @@ async fn the_spawners_death_ends_no_task_and_the_next_launch_starts_another() {
     let old = parent(parent(first.pid));
     kill(old);
     until("the spawner is dead", || !is_alive(old)).await;
-    let mut second = spawner.launch(&plan).await.expect("a new spawner is started");
+    let mut second = spawner
+        .launch(&plan)
+        .await
+        .expect("a new spawner is started");
     assert_ne!(parent(parent(second.pid)), old);
     assert!(is_alive(first.pid));
     for launched in [&mut first, &mut second] {
         launched.process.signal(Signal::Kill).expect("it runs");
-        assert_eq!(launched.process.wait().await.expect("its end is known").status, ExitStatus::Signaled(9));
+        assert_eq!(
+            launched
+                .process
+                .wait()
+                .await
+                .expect("its end is known")
+                .status,
+            ExitStatus::Signaled(9)
+        );
     }
     mark.assert_none_alive();
 }
@@ -80,45 +102,96 @@ async fn a_service_managers_and_a_terminals_signals_do_not_end_spawner_or_task_i
     let mut launched = launch(&mark).await;
     let task_init = parent(launched.pid);
     for pid in [task_init, parent(task_init)] {
-        for signal in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGHUP] {
+        for signal in [
+            nix::sys::signal::SIGTERM,
+            nix::sys::signal::SIGINT,
+            nix::sys::signal::SIGHUP,
+        ] {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is alive");
         }
     }
-    launched.process.signal(Signal::Polite(15)).expect("it runs");
+    launched
+        .process
+        .signal(Signal::Polite(15))
+        .expect("it runs");
     // It is task-init that says how its leader ended.
-    assert_eq!(launched.process.wait().await.expect("its end is known").status, ExitStatus::Signaled(15));
+    assert_eq!(
+        launched
+            .process
+            .wait()
+            .await
+            .expect("its end is known")
+            .status,
+        ExitStatus::Signaled(15)
+    );
     mark.assert_none_alive();
 }
 
 /// How a helper worker starts its task.
 const HELPER: &str = "RUNLANE_TEST_HELPER";
 
+/// The mark of that task.
+const HELPER_MARK: &str = "RUNLANE_TEST_HELPER_MARK";
+
 /// This test binary again, as a worker that starts a task, says so and waits.
-fn helper(mark: &Mark, how: &str) -> Child {
-    let mut helper = Command::new(std::env::current_exe().expect("the tests have a file"))
-        .args(["--exact", "process::lifetime::helper_worker", "--ignored", "--nocapture"])
-        .env(HELPER, how)
-        .env("RUNLANE_TEST_HELPER_MARK", &mark.0)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the tests can be started again");
-    let lines = BufReader::new(helper.stdout.take().expect("it is piped")).lines();
-    let said = lines.map_while(Result::ok).any(|line| line.ends_with("task is running"));
-    assert!(said, "the helper ended before its task was running");
-    helper
+struct Helper {
+    worker: Child,
+    _output: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    async fn start(mark: &Mark, how: &str) -> Self {
+        let mut worker = Command::new(std::env::current_exe().expect("the tests have a file"))
+            .args(["--exact", "process::lifetime::helper_worker"])
+            .args(["--ignored", "--nocapture"])
+            .env(HELPER, how)
+            .env(HELPER_MARK, &mark.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the tests can be started again");
+        let mut output = BufReader::new(worker.stdout.take().expect("it is piped"));
+        let mut lines = output.by_ref().lines().map_while(Result::ok);
+        let said = lines.any(|line| line.ends_with("task is running"));
+        let helper = Self {
+            worker,
+            _output: output,
+        };
+        assert!(said, "the helper ended before its task was running");
+        // In the moment of its execve a process has no environment to be found by.
+        until("leader, child and daemon run", || mark.alive().len() == 3).await;
+        helper
+    }
+
+    /// Kills it as nothing can be caught, and leaves it to be reaped.
+    fn kill(&mut self) {
+        self.worker.kill().expect("it runs");
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        self.worker.kill().ok();
+        self.worker.wait().ok();
+    }
 }
 
 #[tokio::test]
 #[ignore = "not a test: the worker that the tests below kill"]
 async fn helper_worker() {
-    let Ok(how) = std::env::var(HELPER) else { return };
-    let mark = Mark(std::env::var("RUNLANE_TEST_HELPER_MARK").expect("it comes with the other"));
+    let Ok(how) = std::env::var(HELPER) else {
+        return;
+    };
+    let mark = Mark(std::env::var(HELPER_MARK).expect("it comes with the other"));
     let _launched = if how == "runlane" {
         Some(launch(&mark).await)
     } else {
         let mut plain = Command::new("sh");
-        plain.args(["-c", TREE]).env(MARK, &mark.0).process_group(0).spawn().expect("sh can be started");
-        until("the tree is there", || mark.alive().len() == 3).await;
+        plain
+            .args(["-c", TREE])
+            .env(MARK, &mark.0)
+            .process_group(0)
+            .spawn()
+            .expect("sh can be started");
         None
     };
     println!("task is running");
@@ -131,13 +204,11 @@ async fn a_killed_worker_takes_its_tasks_with_it_in_a_tenth_of_a_second() {
     // A busy machine may be late once.
     for _ in 0..3 {
         let mark = Mark::new();
-        let mut helper = helper(&mark, "runlane");
-        assert_eq!(mark.alive().len(), 3, "leader, child and daemon");
+        let mut helper = Helper::start(&mark, "runlane").await;
         let leader = mark.alive().into_iter().min().expect("there are three");
         let spawner = parent(parent(leader));
-        helper.kill().expect("it runs");
+        helper.kill();
         fastest = fastest.min(mark.gone().await);
-        helper.wait().expect("it is our child");
         until("its spawner is gone", || !is_alive(spawner)).await;
     }
     assert!(fastest < Duration::from_millis(100), "{fastest:?}");
@@ -146,9 +217,8 @@ async fn a_killed_worker_takes_its_tasks_with_it_in_a_tenth_of_a_second() {
 #[tokio::test]
 async fn negative_control_without_task_init_a_killed_worker_leaves_its_tasks() {
     let mark = Mark::new();
-    let mut helper = helper(&mark, "plain");
-    helper.kill().expect("it runs");
-    helper.wait().expect("it is our child");
+    let helper = Helper::start(&mark, "plain").await;
+    drop(helper);
     assert_eq!(mark.alive().len(), 3);
     mark.clean_up();
     mark.gone().await;

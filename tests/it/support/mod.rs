@@ -1,4 +1,5 @@
-//! What several test files need.
+//! What several tests share.
 
 pub(crate) mod nats;
 pub(crate) mod proc;
+pub(crate) mod worker;

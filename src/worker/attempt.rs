@@ -1,0 +1,131 @@
+//! One attempt: start the process, move its output, end it, and say how it went.
+//!
+//! ```text
+//!  launch ─► supervise ───────────────► ended ─┐
+//!       └──► pump ─► chunks ─► publisher ──────┴─► AttemptEnd
+//! ```
+//!
+//! All three run side by side in this one future. The supervisor owns the process; the pump reads
+//! until both pipes are at their end, or for a bounded time after the last process is dead; the
+//! publisher returns when every chunk is confirmed.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::claim::Taken;
+use super::lease::Lease;
+use super::shared::Shared;
+use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError};
+use crate::nats::{Delivery, StoredOutput};
+use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
+use crate::task::LaunchPlan;
+use crate::telemetry::metrics;
+use crate::wire::{OutputTotals, Stream};
+
+/// Chunks between the pump and the publisher; when they are full the pump stops reading.
+const CHUNK_QUEUE: usize = 8;
+/// Time for which small writes are put together to one chunk.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// How an attempt went.
+pub(super) enum AttemptEnd {
+    /// The process could not be started.
+    NotLaunched(LaunchError),
+    /// A stop came before the process was started.
+    StoppedBefore(Stop),
+    /// The process has ended, and nothing of it is left.
+    Ended(Box<EndedRun>),
+    /// Our own supervision failed; the processes are dead, but how they ended is not known.
+    Broken(SuperviseError),
+}
+
+/// A process that has ended.
+pub(super) struct EndedRun {
+    pub(super) ended: Ended,
+    pub(super) started_at: Timestamp,
+    pub(super) finished_at: Timestamp,
+    pub(super) output: OutputTotals,
+}
+
+/// Runs one attempt to its end.
+pub(super) async fn run(
+    shared: &Shared,
+    delivery: &Delivery,
+    taken: &Taken,
+    plan: &LaunchPlan,
+    lease: &Lease,
+    stop: watch::Receiver<Option<Stop>>,
+) -> AttemptEnd {
+    let mut stop_asked = stop.clone();
+    // Cancel safe: dropping a launch kills what it started.
+    let launched = tokio::select! {
+        launched = shared.spawner.launch(plan) => match launched {
+            Ok(launched) => launched,
+            Err(error) => return AttemptEnd::NotLaunched(error),
+        },
+        stop = stopped(&mut stop_asked) => return AttemptEnd::StoppedBefore(stop),
+    };
+    let id = &delivery.id;
+    let Launched { started_at, stdout, stderr, mut process, pid } = launched;
+    tracing::info!(task = %id, attempt = %taken.started.attempt, pid, "task started");
+    metrics::task_started(
+        &taken.started.runner,
+        elapsed(delivery.published, started_at),
+        elapsed(delivery.received, started_at),
+    );
+    let (chunk_tx, chunks) = mpsc::channel::<Chunk>(CHUNK_QUEUE);
+    let (gone_tx, gone) = oneshot::channel();
+    let settings = PumpSettings::new(ChunkerSettings {
+        chunk_max: shared.publisher.max_chunk(),
+        coalesce: COALESCE,
+        limits: plan.output,
+    });
+    let lines = shared
+        .line_log(&taken.started.runner)
+        .map(|log| LineLog::new(id.clone(), taken.started.attempt, log.max_line_bytes));
+    let supervised = async {
+        let ended =
+            exec::supervise(&mut process, plan.timeout, plan.grace, plan.stop_signal, stop).await;
+        let finished_at = Timestamp::now();
+        lease.process_is_gone();
+        // The pump may have ended first, when both pipes were closed before the exit.
+        let _pump_is_done = gone_tx.send(());
+        (ended, finished_at)
+    };
+    let ((ended, finished_at), totals, stored) = tokio::join!(
+        supervised,
+        pump(stdout, stderr, settings, gone, chunk_tx, lines),
+        shared.publisher.run(id, taken.started.attempt, lease, chunks),
+    );
+    let output = output_totals(&totals, stored);
+    metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
+    metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
+    match ended {
+        Ok(ended) => {
+            AttemptEnd::Ended(Box::new(EndedRun { ended, started_at, finished_at, output }))
+        }
+        Err(error) => AttemptEnd::Broken(error),
+    }
+}
+
+/// Returns when a stop is asked for; never if it can't be asked for any more.
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await.map(|stop| stop.clone()) {
+        Ok(Some(stop)) => stop,
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+fn output_totals(totals: &PumpTotals, stored: StoredOutput) -> OutputTotals {
+    OutputTotals {
+        stdout: totals.stdout.stored(stored.stdout.bytes, stored.stdout.chunks),
+        stderr: totals.stderr.stored(stored.stderr.bytes, stored.stderr.chunks),
+    }
+}
+
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    // Clocks of two machines may disagree: not less than nothing.
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}

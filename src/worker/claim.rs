@@ -1,0 +1,199 @@
+//! Taking a task: the start of an attempt as a step of the task's status chain.
+//!
+//! `append started` (compare-and-set) → *then* read the cancel request from the leader → only then
+//! start a process. A canceller writes first and reads the chain after, so at least one of the two
+//! sees the other.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::lease::Lease;
+use super::shared::{Shared, STORE_PATIENCE};
+use crate::nats::{Append, BusError, Delivery, StatusEntry};
+use crate::task::LossPolicy;
+use crate::task::{self, Situation};
+use crate::wire::{
+    Attempt, CancelRequest, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
+};
+
+/// What came of trying to take a task.
+pub(super) enum Claim {
+    /// It is ours: run it.
+    Taken(Taken),
+    /// It is ours, but a cancel was stored before it started: end it without a start.
+    Canceled(Taken, CancelRequest),
+    /// It has ended, before or just now: see that the outcome is published, and ack.
+    Over(Box<Outcome>),
+    /// Another message of the same task is being worked on: ack this one and forget it.
+    Duplicate,
+}
+
+/// An attempt that is ours by the chain.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    /// The record that says so.
+    pub(super) started: Started,
+    /// Its sequence: what the next record must expect.
+    pub(super) seq: u64,
+    /// The delay before this attempt, if it is a retry.
+    pub(super) last_delay: Option<Duration>,
+}
+
+/// What the worker wants to do with the task once it has it.
+pub(super) enum Intent {
+    /// Run it with this runner, under this run id.
+    Run { runner: String, slot: Option<String>, losses: LossPolicy },
+    /// End it as rejected.
+    Reject(ErrorDetail),
+}
+
+/// Takes a task, or finds out why not. Waits while the server is away, as long as the lease lasts.
+pub(super) async fn claim(
+    shared: &Shared,
+    delivery: &Delivery,
+    lease: &Lease,
+    intent: &Intent,
+) -> Result<Claim, BusError> {
+    // The first delivery of a new task is the common case: no record is expected, and if there is one
+    // the compare-and-set finds it.
+    let mut last = None;
+    if delivery.delivered > 1 {
+        last = shared.log.last(&delivery.id).await?;
+    }
+    loop {
+        let deadline = Instant::now() + STORE_PATIENCE.min(lease.left());
+        let situation = Situation {
+            last: last.as_ref().map(|last| (last.seq, &last.event)),
+            queue_seq: delivery.queue_seq,
+            // A redelivery of what runs here never comes this far: the loop gives it to its run.
+            running: None,
+            policy: intent.loss_policy(),
+        };
+        let (event, expected) = match task::claim(&situation) {
+            task::Claim::AlreadyFinished(outcome) => return Ok(Claim::Over(Box::new(outcome.clone()))),
+            task::Claim::Duplicate | task::Claim::Adopt => return Ok(Claim::Duplicate),
+            task::Claim::EndAsLost { expected_seq, attempt, worker_losses } => {
+                (lost(shared, delivery, attempt, worker_losses), expected_seq)
+            }
+            task::Claim::Start { attempt, expected_seq, failures, worker_losses } => {
+                let counts = Counts { attempt, failures, worker_losses };
+                (first_event(shared, delivery, lease, intent, &counts), expected_seq)
+            }
+        };
+        match shared.log.append(&delivery.id, &event, expected, deadline).await? {
+            Append::Won(seq) => return won(shared, delivery, event, seq, last_delay(last)).await,
+            Append::Lost(found) => last = found,
+        }
+    }
+}
+
+struct Counts {
+    attempt: Attempt,
+    failures: u32,
+    worker_losses: u32,
+}
+
+impl Intent {
+    fn loss_policy(&self) -> LossPolicy {
+        match self {
+            Self::Run { losses, .. } => *losses,
+            Self::Reject(_) => {
+                LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun }
+            }
+        }
+    }
+}
+
+fn last_delay(last: Option<StatusEntry>) -> Option<Duration> {
+    match last?.event {
+        StatusEvent::Retrying(retrying) => Some(Duration::from_millis(retrying.delay_ms)),
+        StatusEvent::Started(_) | StatusEvent::Requeued(_) | StatusEvent::Finished(_) => None,
+    }
+}
+
+async fn won(
+    shared: &Shared,
+    delivery: &Delivery,
+    event: StatusEvent,
+    seq: u64,
+    last_delay: Option<Duration>,
+) -> Result<Claim, BusError> {
+    match event {
+        StatusEvent::Started(started) => {
+            let taken = Taken { started, seq, last_delay };
+            Ok(match shared.log.cancel_request(&delivery.id).await? {
+                Some(request) => Claim::Canceled(taken, request),
+                None => Claim::Taken(taken),
+            })
+        }
+        StatusEvent::Finished(Finished { outcome, .. }) => {
+            shared.count_completed(&outcome);
+            Ok(Claim::Over(Box::new(outcome)))
+        }
+        StatusEvent::Retrying(_) | StatusEvent::Requeued(_) => {
+            unreachable!("a claim appends only started and finished records")
+        }
+    }
+}
+
+fn first_event(
+    shared: &Shared,
+    delivery: &Delivery,
+    lease: &Lease,
+    intent: &Intent,
+    counts: &Counts,
+) -> StatusEvent {
+    match intent {
+        Intent::Reject(error) => {
+            let mut outcome = ended_here(shared, delivery, Phase::Rejected);
+            outcome.error = Some(error.clone());
+            finished(outcome)
+        }
+        Intent::Run { runner, slot, .. } => {
+            let slot = slot.as_deref().unwrap_or(delivery.lane.as_str());
+            StatusEvent::Started(Started {
+                attempt: counts.attempt,
+                worker: shared.worker.clone(),
+                runner: runner.clone(),
+                lane: delivery.lane.clone(),
+                run_id: format!("{runner}-{slot}-{}-{}", delivery.queue_seq, counts.attempt),
+                token: token(),
+                queue_seq: delivery.queue_seq,
+                lease_ms: u64::try_from(lease.length().as_millis()).unwrap_or(u64::MAX),
+                failures: counts.failures,
+                worker_losses: counts.worker_losses,
+                at: Timestamp::now(),
+            })
+        }
+    }
+}
+
+fn lost(shared: &Shared, delivery: &Delivery, attempt: Attempt, losses: u32) -> StatusEvent {
+    let mut outcome = ended_here(shared, delivery, Phase::Lost);
+    outcome.attempt = Some(attempt);
+    outcome.error = Some(ErrorDetail {
+        step: "worker".into(),
+        message: format!("{losses} of the workers that ran the task died or lost contact"),
+        problems: Vec::new(),
+    });
+    finished(outcome)
+}
+
+fn ended_here(shared: &Shared, delivery: &Delivery, phase: Phase) -> Outcome {
+    Outcome {
+        worker: Some(shared.worker.clone()),
+        lane: Some(delivery.lane.clone()),
+        ..Outcome::without_run(delivery.id.clone(), phase, Timestamp::now())
+    }
+}
+
+/// Wraps an outcome as the last record of its chain.
+pub(super) fn finished(outcome: Outcome) -> StatusEvent {
+    StatusEvent::Finished(Finished { outcome, token: token() })
+}
+
+fn token() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}

@@ -1,0 +1,300 @@
+//! The end of an attempt as a step of the task's chain: finished, retrying, or requeued.
+//!
+//! ```text
+//! how it ended ─► retry policy ─► finished ─► outcome ─► ack
+//!       │              └────────► retrying ─► nak with the delay, kept by the server
+//!       └─ draining ────────────► requeued ─► nak
+//! ```
+//!
+//! The record decides and is appended after our own start only: a worker that lost the task is
+//! refused, says so in its log, and sends nothing more. Everything after the record can be repeated by
+//! whoever finds it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use super::attempt::{AttemptEnd, EndedRun};
+use super::claim::{Taken, finished};
+use super::shared::Shared;
+use super::stop;
+use crate::exec::{ExitStatus, Stop};
+use crate::nats::{AckHandle, Append, BusError};
+use crate::task::Task;
+use crate::task::{self, History, Next, PlanError, Work};
+use crate::wire::{
+    CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId,
+};
+
+/// How long the end of a task is kept in memory while the server is away.
+const KEEP_END: Duration = Duration::from_secs(3600);
+/// Pause between two tries of what follows the record.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the run amounts to for its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// A record says how it goes on.
+    Recorded,
+    /// The task was handed back because the worker ends.
+    Requeued,
+}
+
+/// Why a run's end is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FinishError {
+    /// Somebody else's record follows our start.
+    #[error("the task is not ours any more; its result here is dropped")]
+    Fenced,
+    /// The server could not be reached for too long.
+    #[error("the end of the task could not be stored")]
+    Store(#[from] BusError),
+}
+
+/// Records the end of an attempt and answers the delivery.
+pub(super) async fn settle(
+    shared: &Shared,
+    handle: &AckHandle,
+    task: &Task,
+    taken: &Taken,
+    end: AttemptEnd,
+) -> Result<Settled, FinishError> {
+    let (outcome, ended_as) = judge(shared, task, taken, end);
+    if outcome.cause.as_ref().is_some_and(|cause| cause.reason == StopReason::Draining) {
+        requeue(shared, handle, &task.id, taken).await?;
+        return Ok(Settled::Requeued);
+    }
+    let history = History { failures: taken.started.failures, last_delay: taken.last_delay };
+    match task::after_attempt(&task.retry, ended_as, history, random()) {
+        Next::Finish(phase) => finish(shared, handle, taken, Outcome { phase, ..outcome }).await?,
+        Next::Retry { delay, failures } => {
+            retry(shared, handle, taken, outcome, delay, failures).await?;
+        }
+    }
+    Ok(Settled::Recorded)
+}
+
+/// Ends a task that was canceled before its process was started.
+pub(super) async fn cancel_unstarted(
+    shared: &Shared,
+    handle: &AckHandle,
+    id: &TaskId,
+    taken: &Taken,
+    stop: &Stop,
+) -> Result<(), FinishError> {
+    let mut outcome = outcome_of(shared, id, taken, Phase::Canceled);
+    outcome.cause = Some(stop::cause(stop));
+    finish(shared, handle, taken, outcome).await
+}
+
+/// Ends a task that its runner can't run.
+pub(super) async fn reject(
+    shared: &Shared,
+    handle: &AckHandle,
+    id: &TaskId,
+    taken: &Taken,
+    error: PlanError,
+) -> Result<(), FinishError> {
+    let mut outcome = outcome_of(shared, id, taken, Phase::Rejected);
+    outcome.error = Some(ErrorDetail {
+        step: "plan".into(),
+        message: error.to_string(),
+        problems: Vec::new(),
+    });
+    finish(shared, handle, taken, outcome).await
+}
+
+/// Hands a task back: another worker may start it at once.
+pub(super) async fn requeue(
+    shared: &Shared,
+    handle: &AckHandle,
+    id: &TaskId,
+    taken: &Taken,
+) -> Result<(), FinishError> {
+    let event = StatusEvent::Requeued(Requeued {
+        attempt: taken.started.attempt,
+        worker: shared.worker.clone(),
+        reason: StopReason::Draining,
+        failures: taken.started.failures,
+        worker_losses: taken.started.worker_losses,
+        queue_seq: taken.started.queue_seq,
+        at: Timestamp::now(),
+    });
+    append(shared, id, &event, taken.seq).await?;
+    tracing::info!(task = %id, "task handed back");
+    handle.nak(&shared.bus, Duration::ZERO).await?;
+    Ok(())
+}
+
+/// What follows a finished record, by whoever finds it: the outcome, then the ack.
+pub(super) async fn conclude(
+    shared: &Shared,
+    handle: &AckHandle,
+    outcome: &Outcome,
+) -> Result<(), BusError> {
+    let deadline = Instant::now() + KEEP_END;
+    loop {
+        match shared.log.publish_outcome(outcome).await {
+            Ok(()) => break,
+            Err(error) if error.is_passing() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+    handle.ack(&shared.bus).await
+}
+
+async fn finish(
+    shared: &Shared,
+    handle: &AckHandle,
+    taken: &Taken,
+    outcome: Outcome,
+) -> Result<(), FinishError> {
+    append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
+    shared.count_completed(&outcome);
+    conclude(shared, handle, &outcome).await?;
+    Ok(())
+}
+
+async fn retry(
+    shared: &Shared,
+    handle: &AckHandle,
+    taken: &Taken,
+    ended: Outcome,
+    delay: Duration,
+    failures: u32,
+) -> Result<(), FinishError> {
+    let id = ended.id.clone();
+    let event = StatusEvent::Retrying(Retrying {
+        ended: ended.clone(),
+        delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        failures,
+        worker_losses: taken.started.worker_losses,
+        queue_seq: taken.started.queue_seq,
+        at: Timestamp::now(),
+    });
+    let seq = append(shared, &id, &event, taken.seq).await?;
+    shared.count_retry(&taken.started.runner);
+    tracing::info!(task = %id, phase = %ended.phase, delay = ?delay, "task will be retried");
+    // The canceller writes first and reads the chain after; we do the same the other way round.
+    if let Some(request) = shared.log.cancel_request(&id).await? {
+        let mut outcome = Outcome { phase: Phase::Canceled, ..ended };
+        outcome.cause = Some(stop::cause(&stop::canceled(request)));
+        let taken = Taken { seq, ..taken.clone() };
+        return finish(shared, handle, &taken, outcome).await;
+    }
+    handle.nak(&shared.bus, delay).await?;
+    Ok(())
+}
+
+async fn append(
+    shared: &Shared,
+    id: &TaskId,
+    event: &StatusEvent,
+    expected: u64,
+) -> Result<u64, FinishError> {
+    match shared.log.append(id, event, expected, Instant::now() + KEEP_END).await? {
+        Append::Won(seq) => Ok(seq),
+        Append::Lost(_) => Err(FinishError::Fenced),
+    }
+}
+
+/// How the attempt went, for people (the outcome; its phase is set when no retry follows) and for the
+/// retry policy.
+fn judge(shared: &Shared, task: &Task, taken: &Taken, end: AttemptEnd) -> (Outcome, task::AttemptEnd) {
+    let mut outcome = outcome_of(shared, &task.id, taken, Phase::Failed);
+    let ended_as = match end {
+        AttemptEnd::NotLaunched(error) => {
+            let permanent = error.is_permanent();
+            outcome.error = Some(ErrorDetail {
+                step: error.step().to_owned(),
+                message: error.to_string(),
+                problems: Vec::new(),
+            });
+            if permanent { task::AttemptEnd::SetupFailed } else { task::AttemptEnd::SetupFailedForNow }
+        }
+        AttemptEnd::Broken(error) => {
+            outcome.error = Some(ErrorDetail {
+                step: "supervise".into(),
+                message: error.to_string(),
+                problems: Vec::new(),
+            });
+            task::AttemptEnd::SetupFailedForNow
+        }
+        AttemptEnd::StoppedBefore(stop) => {
+            outcome.cause = Some(stop::cause(&stop));
+            task::AttemptEnd::Canceled
+        }
+        AttemptEnd::Ended(run) => judge_exit(task, *run, &mut outcome),
+    };
+    outcome.phase = phase_of(ended_as);
+    (outcome, ended_as)
+}
+
+fn judge_exit(task: &Task, run: EndedRun, outcome: &mut Outcome) -> task::AttemptEnd {
+    let EndedRun { ended, started_at, finished_at, output } = run;
+    outcome.started_at = Some(started_at);
+    outcome.finished_at = finished_at;
+    outcome.output = Some(output);
+    outcome.leftovers_killed = ended.leftovers_killed;
+    outcome.max_rss_bytes = Some(ended.usage.max_rss_bytes);
+    outcome.cpu = Some(CpuTime {
+        user_us: u64::try_from(ended.usage.user.as_micros()).unwrap_or(u64::MAX),
+        system_us: u64::try_from(ended.usage.system.as_micros()).unwrap_or(u64::MAX),
+    });
+    outcome.cause = ended.stopped.as_ref().map(stop::cause);
+    let must_be_zero = match &task.work {
+        Work::Process(process) => process.fail_on_non_zero,
+        Work::Container(_) | Work::Wasm(_) => true,
+    };
+    let by_itself = match ended.exit {
+        ExitStatus::Exited(code) => {
+            outcome.exit_code = Some(code);
+            if code == 0 || !must_be_zero {
+                task::AttemptEnd::Succeeded
+            } else {
+                task::AttemptEnd::ExitCode(code)
+            }
+        }
+        ExitStatus::Signaled(signal) => {
+            outcome.signal = Some(signal);
+            task::AttemptEnd::Signal
+        }
+    };
+    match ended.stopped.map(|stop| stop.reason) {
+        Some(StopReason::Timeout) => task::AttemptEnd::Timeout,
+        Some(StopReason::Canceled | StopReason::Replaced) => task::AttemptEnd::Canceled,
+        Some(StopReason::Draining | StopReason::LeaseLost) | None => by_itself,
+    }
+}
+
+/// What the phase would be if the task ended with this attempt.
+fn phase_of(end: task::AttemptEnd) -> Phase {
+    match end {
+        task::AttemptEnd::Succeeded => Phase::Succeeded,
+        task::AttemptEnd::Timeout => Phase::Timeout,
+        task::AttemptEnd::Canceled => Phase::Canceled,
+        task::AttemptEnd::ExitCode(_)
+        | task::AttemptEnd::Signal
+        | task::AttemptEnd::SetupFailed
+        | task::AttemptEnd::SetupFailedForNow => Phase::Failed,
+    }
+}
+
+fn outcome_of(shared: &Shared, id: &TaskId, taken: &Taken, phase: Phase) -> Outcome {
+    Outcome {
+        attempt: Some(taken.started.attempt),
+        worker: Some(shared.worker.clone()),
+        runner: Some(taken.started.runner.clone()),
+        lane: Some(taken.started.lane.clone()),
+        run_id: Some(taken.started.run_id.clone()),
+        ..Outcome::without_run(id.clone(), phase, Timestamp::now())
+    }
+}
+
+/// A number from 0 up to, but not, 1, for the spread of delays; it needs no more than to differ.
+fn random() -> f64 {
+    // The first 53 bits: a double's precision, and before the bits that say the UUID's variant.
+    let bits = uuid::Uuid::new_v4().as_u128() >> (128 - 53);
+    bits as f64 / (1_u64 << 53) as f64
+}

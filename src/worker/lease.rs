@@ -1,0 +1,139 @@
+//! The lease: for how long this worker may count on holding a task, kept by renewals.
+//!
+//! ```text
+//!            renewed (server answered +WPI, and our start is still the last record)
+//!           ┌──────┐
+//!           ▼      │        deadline − margin passes without a renewal
+//!   Held ───┴──────┴──────────────────────────────────────────────────────► Lost
+//!     └────────── somebody else's record follows ours ──────────────────────► Lost
+//! ```
+//!
+//! The time a renewal counts from is when it was *sent*, so our deadline is never later than the
+//! server's, and the margin lets us end the processes before another worker can have the task. Time is
+//! `CLOCK_BOOTTIME`, which goes on while the machine is suspended: a worker that was frozen sees the
+//! deadline behind it as soon as it wakes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::nats::Hold;
+
+/// Renewals per lease.
+const RENEWALS: u32 = 3;
+/// The part of a lease that is kept free for ending the processes.
+const MARGIN_DIVISOR: u32 = 10;
+const LOST: u64 = 0;
+
+/// One task's lease; shared by those who must not act without it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    length: Duration,
+    // Milliseconds of CLOCK_BOOTTIME until which we may act; LOST for good.
+    deadline: AtomicU64,
+    // No process of the task is left: a passed deadline endangers nobody any more.
+    harmless: AtomicBool,
+}
+
+impl Lease {
+    /// A lease of which `used` has passed already.
+    pub(super) fn start(length: Duration, received: BootInstant) -> Self {
+        let lease = Self { length, deadline: AtomicU64::new(LOST + 1), harmless: AtomicBool::new(false) };
+        lease.renew_from(received);
+        lease
+    }
+
+    /// Counts a renewal that was sent at `sent` and confirmed since; a lost lease stays lost.
+    pub(super) fn renew_from(&self, sent: BootInstant) {
+        let usable = self.length - self.length / MARGIN_DIVISOR;
+        let until = sent.0 + u64::try_from(usable.as_millis()).unwrap_or(u64::MAX / 2);
+        let renew = |old| (old != LOST).then_some(until.max(old));
+        // An error means that the lease is lost, and it stays so.
+        let _lost = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, renew);
+    }
+
+    /// Gives the lease up for good.
+    pub(super) fn lose(&self) {
+        self.deadline.store(LOST, Ordering::Release);
+    }
+
+    /// Time left; zero if the deadline has passed.
+    pub(super) fn left(&self) -> Duration {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        Duration::from_millis(deadline.saturating_sub(BootInstant::now().0))
+    }
+
+    /// Says that no process of the task is left. From now on only somebody else's record loses the
+    /// lease: what is still to be stored is guarded by the chain.
+    pub(super) fn process_is_gone(&self) {
+        self.harmless.store(true, Ordering::Release);
+    }
+
+    /// Whether the deadline has passed while the task may have processes.
+    pub(super) fn is_overdue(&self) -> bool {
+        !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
+    }
+
+    /// Time for which the server lets us hold the task without a renewal.
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// Time between two renewals.
+    pub(super) fn interval(&self) -> Duration {
+        self.length / RENEWALS
+    }
+}
+
+impl Hold for Lease {
+    fn is_held(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.deadline.load(Ordering::Acquire) == LOST
+    }
+}
+
+/// A reading of `CLOCK_BOOTTIME`, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct BootInstant(u64);
+
+impl BootInstant {
+    pub(super) fn now() -> Self {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME");
+        let millis = now.tv_sec().unsigned_abs() * 1000 + now.tv_nsec().unsigned_abs() / 1_000_000;
+        Self(millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_before_the_server_s_does() {
+        let lease = Lease::start(Duration::from_secs(30), BootInstant::now());
+        assert!(lease.is_held());
+        assert!(lease.left() <= Duration::from_secs(27), "{:?}", lease.left());
+        assert_eq!(lease.interval(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_lost_lease_is_not_renewed() {
+        let lease = Lease::start(Duration::from_secs(30), BootInstant::now());
+        lease.lose();
+        lease.renew_from(BootInstant::now());
+        assert!(lease.is_lost() && !lease.is_held());
+    }
+
+    #[test]
+    fn a_lease_whose_deadline_passed_is_not_held_but_can_come_back() {
+        let long_ago = BootInstant(1);
+        let lease = Lease::start(Duration::from_millis(10), long_ago);
+        assert!(!lease.is_held() && !lease.is_lost());
+        lease.renew_from(BootInstant::now());
+        assert!(!lease.is_lost());
+    }
+}

@@ -1,0 +1,283 @@
+//! The loop that owns the worker's state: which tasks run here, and whether new ones are taken.
+//!
+//! ```text
+//!   intake ──► tasks ─┐                      ┌─► start: spawn a run, unless there is no room
+//!   cancels ──────────┼─► one select, one ───┼─► stop: tell a run to end, with the reason
+//!   ended runs ───────┤   line per arm       ├─► finish: free the place
+//!   drain requests ───┘                      └─► drain: no new tasks, then stop those that run
+//! ```
+//!
+//! It never awaits the network or a process: what has to wait runs in `runs` (tasks) or `chores`
+//! (answers that nobody waits for). Both are joined here, so nothing outlives the loop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, Interval, sleep_until};
+
+use super::presence::PresenceWriter;
+use super::run::{self, RunInputs};
+use super::shared::Shared;
+use super::stop::{canceled, draining};
+use crate::exec::{Stop, set_stop};
+use crate::nats::{AckHandle, Cancels, Delivery, Pulled, Stray};
+use crate::telemetry::metrics;
+use crate::wire::{CancelRequest, TaskId, WorkerState};
+
+/// How long a delivery that came in excess stays away; another worker gets it at once.
+const EXCESS_DELAY: Duration = Duration::from_millis(20);
+
+/// How urgently the worker is to end. Each request is at least as urgent as the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Drain {
+    /// Not at all.
+    #[default]
+    No,
+    /// Take no new tasks; wait for those that run, up to the drain timeout.
+    Wait,
+    /// Stop what runs and hand it back.
+    Stop,
+    /// Kill what runs and hand it back.
+    Kill,
+}
+
+/// What a worker did until it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Tasks that were handed back because the worker ended.
+    pub requeued: usize,
+}
+
+/// What the loop needs.
+pub(super) struct LoopParts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) capacity: usize,
+    pub(super) drain_timeout: Duration,
+    pub(super) room: watch::Sender<usize>,
+    pub(super) closing: watch::Sender<bool>,
+    pub(super) pulled: mpsc::Receiver<Pulled>,
+    pub(super) cancels: Cancels,
+    pub(super) drain: watch::Receiver<Drain>,
+    pub(super) presence: PresenceWriter,
+    pub(super) presence_tick: Interval,
+}
+
+/// A task that runs here.
+struct Active {
+    queue_seq: u64,
+    handle: watch::Sender<AckHandle>,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+pub(super) struct MainLoop {
+    parts: LoopParts,
+    active: HashMap<TaskId, Active>,
+    runs: JoinSet<run::RunEnd>,
+    tasks_of_runs: HashMap<Id, TaskId>,
+    chores: JoinSet<()>,
+    pulling: bool,
+    drain: Drain,
+    deadline: Option<Instant>,
+    report: Report,
+}
+
+impl MainLoop {
+    pub(super) fn new(parts: LoopParts) -> Self {
+        metrics::capacity(parts.capacity);
+        Self {
+            parts,
+            active: HashMap::new(),
+            runs: JoinSet::new(),
+            tasks_of_runs: HashMap::new(),
+            chores: JoinSet::new(),
+            pulling: true,
+            drain: Drain::No,
+            deadline: None,
+            report: Report::default(),
+        }
+    }
+
+    /// Runs until the worker is drained, or its connection is closed.
+    pub(super) async fn run(mut self) -> Report {
+        while self.drain == Drain::No || !self.active.is_empty() {
+            self.tell_room();
+            let deadline = self.deadline;
+            // Cancel safe: a joined run, a message, a change and a tick stay where they are until taken.
+            tokio::select! {
+                Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
+                Some(_) = self.chores.join_next() => {}
+                pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
+                Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
+                Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
+                () = at(deadline), if deadline.is_some() => self.on_drain(Drain::Stop),
+                _ = self.parts.presence_tick.tick() => self.announce(),
+            }
+        }
+        self.leave().await
+    }
+
+    fn tell_room(&self) {
+        let room = match self.drain {
+            Drain::No => self.parts.capacity.saturating_sub(self.active.len()),
+            Drain::Wait | Drain::Stop | Drain::Kill => 0,
+        };
+        metrics::tasks_running(self.active.len());
+        self.parts.room.send_if_modified(|known| std::mem::replace(known, room) != room);
+    }
+
+    fn on_pulled(&mut self, pulled: Option<Pulled>) {
+        match pulled {
+            Some(Pulled::Task(delivery)) => self.start(delivery),
+            Some(Pulled::Stray(stray)) => self.refuse_stray(stray),
+            // The intake has ended: because we do, or because the connection is closed for good.
+            None => {
+                self.pulling = false;
+                if self.drain == Drain::No {
+                    self.on_drain(Drain::Stop);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, delivery: Delivery) {
+        if let Some(active) = self.active.get(&delivery.id) {
+            if active.queue_seq == delivery.queue_seq {
+                // A redelivery of what runs here: the run goes on with the newer delivery.
+                tracing::warn!(task = %delivery.id, "a task that runs here was delivered again");
+                active.handle.send_replace(delivery.handle);
+            } else {
+                self.drop_duplicate(delivery);
+            }
+            return;
+        }
+        if self.drain != Drain::No || self.active.len() >= self.parts.capacity {
+            self.hand_back(delivery);
+            return;
+        }
+        let (stop, stop_rx) = watch::channel(None);
+        let (handle, handle_rx) = watch::channel(delivery.handle.clone());
+        let id = delivery.id.clone();
+        let active = Active { queue_seq: delivery.queue_seq, handle, stop: stop.clone() };
+        let shared = Arc::clone(&self.parts.shared);
+        let inputs = RunInputs { delivery, handle: handle_rx, stop, stop_rx };
+        let run = self.runs.spawn(run::run(shared, inputs));
+        self.tasks_of_runs.insert(run.id(), id.clone());
+        self.active.insert(id, active);
+    }
+
+    /// A second message of a task that runs here: the chain says that the first one owns it, and both
+    /// hold the same task.
+    fn drop_duplicate(&mut self, delivery: Delivery) {
+        tracing::warn!(task = %delivery.id, "a second message of a running task was dropped");
+        let bus = self.parts.shared.bus.clone();
+        self.chores.spawn(async move {
+            if let Err(error) = delivery.handle.ack(&bus).await {
+                tracing::debug!(%error, "ack failed; the duplicate will come again");
+            }
+        });
+    }
+
+    fn hand_back(&mut self, delivery: Delivery) {
+        let bus = self.parts.shared.bus.clone();
+        self.chores.spawn(async move {
+            if let Err(error) = delivery.handle.nak(&bus, EXCESS_DELAY).await {
+                tracing::debug!(%error, "a task was not handed back; it comes again after its lease");
+            }
+        });
+    }
+
+    fn refuse_stray(&mut self, stray: Stray) {
+        tracing::warn!(subject = %stray.subject, "a queue message without a valid task id was removed");
+        metrics::runner_error("stray");
+        let bus = self.parts.shared.bus.clone();
+        self.chores.spawn(async move {
+            let reason = "the subject's last token is not a task id (A-Z a-z 0-9 _ -, at most 128)";
+            if let Err(error) = stray.handle.term(&bus, reason).await {
+                tracing::debug!(%error, "a stray message was not removed; it comes again");
+            }
+        });
+    }
+
+    fn cancel(&mut self, id: &TaskId, request: CancelRequest) {
+        let Some(active) = self.active.get(id) else { return };
+        tracing::info!(task = %id, by = request.by.as_deref(), "cancel requested");
+        metrics::canceled();
+        set_stop(&active.stop, canceled(request));
+    }
+
+    fn finish(&mut self, ended: Result<(Id, run::RunEnd), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(task) = self.tasks_of_runs.remove(&id) else { return };
+        self.active.remove(&task);
+        match ended {
+            Ok((_, run::RunEnd::Requeued)) => self.report.requeued += 1,
+            Ok((_, run::RunEnd::Done)) => {}
+            // The place is free again, and the task comes back when its lease is over.
+            Err(error) => {
+                tracing::error!(%task, %error, "a run panicked; please report this as a bug");
+                metrics::runner_error("panic");
+            }
+        }
+    }
+
+    fn on_drain_request(&mut self) {
+        let request = *self.parts.drain.borrow_and_update();
+        self.on_drain(request);
+    }
+
+    fn on_drain(&mut self, request: Drain) {
+        if request <= self.drain {
+            return;
+        }
+        self.drain = request;
+        self.parts.closing.send_replace(true);
+        tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
+        self.parts.presence.set_state(WorkerState::Draining);
+        self.announce();
+        let grace = match request {
+            Drain::No => return,
+            Drain::Wait => {
+                self.deadline = Some(Instant::now() + self.parts.drain_timeout);
+                return;
+            }
+            Drain::Stop => None,
+            Drain::Kill => Some(Duration::ZERO),
+        };
+        self.deadline = None;
+        for active in self.active.values() {
+            set_stop(&active.stop, draining(grace));
+        }
+    }
+
+    fn announce(&mut self) {
+        let announce = self.parts.presence.announcement(self.active.len());
+        self.chores.spawn(announce);
+    }
+
+    /// Hands back what came while the last runs ended, takes the presence record away, and waits for
+    /// all chores.
+    async fn leave(mut self) -> Report {
+        while let Some(pulled) = self.parts.pulled.recv().await {
+            if let Pulled::Task(delivery) = pulled {
+                self.hand_back(delivery);
+            }
+        }
+        let withdraw = self.parts.presence.withdrawal();
+        self.chores.spawn(withdraw);
+        while self.chores.join_next().await.is_some() {}
+        self.report
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

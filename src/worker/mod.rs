@@ -1,0 +1,27 @@
+//! The worker: pulls tasks, runs them, and says how they ended.
+//!
+//! ```text
+//! Worker::start ─► services: intake, lane watch, submit service      (one JoinSet, ended at the end)
+//!              └─► main loop ─► run (one per task): prepare ─► claim ─► attempt ─► finish
+//!                                        └── lease keeper, beside it
+//! ```
+
+mod attempt;
+mod claim;
+mod finish;
+mod lanes;
+mod lease;
+mod lease_keeper;
+mod main_loop;
+mod prepare;
+mod presence;
+mod run;
+pub mod runner;
+mod service;
+mod shared;
+mod start;
+mod stop;
+
+pub use main_loop::{Drain, Report};
+pub use runner::{LineLog, Router, Runner, SubprocessRunner};
+pub use start::{Readiness, Worker, WorkerError, WorkerSettings};

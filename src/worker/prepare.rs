@@ -1,0 +1,123 @@
+//! The decisions before a start: decode and validate → lane → route. None of them has an effect, so
+//! nothing has to be undone when one says no.
+
+use std::time::Duration;
+
+use super::claim::Taken;
+use super::shared::Shared;
+use crate::nats::topology::{self, TopologyError};
+use crate::nats::{BusError, Delivery, Headers};
+use crate::task::{self, LaunchPlan, PlanError, RunIdentity, Task};
+use crate::telemetry::metrics;
+use crate::wire::{ErrorDetail, LaneRecord, Problem};
+
+/// Pause before a task that no runner here takes is offered again.
+const NO_RUNNER_DELAY: Duration = Duration::from_secs(1);
+
+/// What is to be done with a delivery.
+pub(super) enum Prepared {
+    /// Run it.
+    Run(Ready),
+    /// End it as rejected.
+    Reject(ErrorDetail),
+    /// It was published to a lane that it doesn't belong to: move it to its own.
+    Elsewhere(LaneRecord),
+    /// No runner here takes it, though this worker serves its lane: let another worker have it.
+    NotHere,
+}
+
+/// A task with its runner.
+pub(super) struct Ready {
+    pub(super) task: Task,
+    pub(super) runner: String,
+}
+
+/// Decides about a delivery.
+pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
+    let task = match task::parse(&delivery.payload, Some(&delivery.id)) {
+        Ok(task) => task,
+        Err(problems) => return Prepared::Reject(bad_spec(problems)),
+    };
+    let record = task.lane_record();
+    let served = shared.lanes.borrow().get(&delivery.lane).map(|lane| lane.record.clone());
+    // A lane with a name of its own has its record in the bucket; others are named by what they ask.
+    if record.id() != delivery.lane && served.as_ref() != Some(&record) {
+        return Prepared::Elsewhere(record);
+    }
+    match shared.router.pick(task.work.kind(), &task.selector) {
+        Ok(runner) => {
+            let runner = runner.name().to_owned();
+            Prepared::Run(Ready { task, runner })
+        }
+        Err(error) => {
+            // Only a lane that one of our runners matches is pulled from: its record was changed.
+            tracing::error!(task = %delivery.id, %error, "a task of a lane we serve has no runner here");
+            metrics::runner_error("no_runner");
+            Prepared::NotHere
+        }
+    }
+}
+
+impl Ready {
+    /// Plans the run.
+    pub(super) fn plan(
+        &self,
+        shared: &Shared,
+        delivery: &Delivery,
+        taken: &Taken,
+    ) -> Result<LaunchPlan, PlanError> {
+        let run = RunIdentity {
+            task: delivery.id.clone(),
+            attempt: taken.started.attempt,
+            run_id: taken.started.run_id.clone(),
+            lane: delivery.lane.clone(),
+            worker: shared.worker.clone(),
+        };
+        let runner = shared.router.runner(&self.runner).expect("the router picked it");
+        runner.plan(&self.task, &run)
+    }
+}
+
+/// Moves a task to the lane it belongs to. Nothing is lost: it is stored there before it is removed
+/// here, and if both messages are there for a while, the chain lets only one of them be run.
+pub(super) async fn move_to_lane(
+    shared: &Shared,
+    delivery: &Delivery,
+    record: LaneRecord,
+) -> Result<(), MoveError> {
+    let lane = record.id();
+    topology::ensure_lane(&shared.bus, &lane, &record, shared.lease_of(&delivery.lane)).await?;
+    let subject = shared.bus.subjects().queue(&lane, &delivery.id);
+    match shared.bus.publish(subject, Headers::default(), delivery.payload.clone()).await {
+        // 10077 with this text: the task waits there already.
+        Err(BusError::Refused { code: 10_077, text }) if text.contains("per subject") => {}
+        other => drop(other?),
+    }
+    tracing::info!(task = %delivery.id, from = %delivery.lane, to = %lane, "moved a task to its lane");
+    delivery.handle.ack(&shared.bus).await?;
+    Ok(())
+}
+
+/// Lets another worker have a task.
+pub(super) async fn leave_to_others(shared: &Shared, delivery: &Delivery) -> Result<(), BusError> {
+    delivery.handle.nak(&shared.bus, NO_RUNNER_DELAY).await
+}
+
+/// Why a task could not be moved to its lane.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MoveError {
+    /// The lane could not be made.
+    #[error(transparent)]
+    Lane(#[from] TopologyError),
+    /// The task could not be stored there, or not be removed here.
+    #[error(transparent)]
+    Store(#[from] BusError),
+}
+
+fn bad_spec(problems: Vec<Problem>) -> ErrorDetail {
+    let message = match problems.as_slice() {
+        [one] => one.to_string(),
+        several => format!("the spec has {} problems", several.len()),
+    };
+    ErrorDetail { step: "validate".into(), message, problems }
+}

@@ -1,0 +1,188 @@
+//! One task's way through this worker: prepare → claim → attempt → settle, under a lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::attempt;
+use super::claim::{self, Claim, Intent, Taken};
+use super::finish::{self, FinishError, Settled};
+use super::lease::{BootInstant, Lease};
+use super::lease_keeper::LeaseKeeper;
+use super::prepare::{self, Prepared, Ready};
+use super::shared::Shared;
+use super::stop::canceled;
+use crate::exec::Stop;
+use crate::nats::{AckHandle, BusError, Delivery, Hold as _};
+use crate::telemetry::metrics;
+use crate::wire::StopReason;
+
+/// Pause before a task that could not be taken for want of a server is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a run is given.
+pub(super) struct RunInputs {
+    pub(super) delivery: Delivery,
+    /// The newest delivery of the task's message.
+    pub(super) handle: watch::Receiver<AckHandle>,
+    pub(super) stop: watch::Sender<Option<Stop>>,
+    pub(super) stop_rx: watch::Receiver<Option<Stop>>,
+}
+
+/// What a run amounts to for the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunEnd {
+    /// The delivery is dealt with.
+    Done,
+    /// The task was handed back because the worker ends.
+    Requeued,
+}
+
+/// Deals with one delivery.
+pub(super) async fn run(shared: Arc<Shared>, inputs: RunInputs) -> RunEnd {
+    let id = inputs.delivery.id.clone();
+    match deal_with(&shared, inputs).await {
+        Ok(end) => end,
+        Err(FinishError::Fenced) => {
+            tracing::warn!(task = %id, "a result was dropped: the task is not ours any more");
+            RunEnd::Done
+        }
+        Err(FinishError::Store(error)) => {
+            // Nothing is lost: the message is still in the queue and comes again after its lease.
+            metrics::runner_error("store");
+            tracing::error!(task = %id, error = %error, "a task's step could not be stored");
+            RunEnd::Done
+        }
+    }
+}
+
+async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishError> {
+    let delivery = &inputs.delivery;
+    let received = BootInstant::now();
+    let (prepared, intent) = match prepare::prepare(shared, delivery) {
+        Prepared::Run(ready) => {
+            let intent = Intent::Run {
+                runner: ready.runner.clone(),
+                slot: ready.task.slot.as_ref().map(|slot| slot.name.clone()),
+                losses: ready.task.loss,
+            };
+            (Some(ready), intent)
+        }
+        Prepared::Reject(error) => (None, Intent::Reject(error)),
+        Prepared::Elsewhere(lane) => {
+            if let Err(error) = prepare::move_to_lane(shared, delivery, lane).await {
+                tracing::warn!(task = %delivery.id, %error, "a task was not moved; trying again");
+                delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
+            }
+            return Ok(RunEnd::Done);
+        }
+        Prepared::NotHere => {
+            prepare::leave_to_others(shared, delivery).await?;
+            return Ok(RunEnd::Done);
+        }
+    };
+    let lease = Lease::start(shared.lease_of(&delivery.lane), received);
+    match claim::claim(shared, delivery, &lease, &intent).await {
+        Ok(Claim::Taken(taken)) => {
+            let ready = prepared.expect("only a prepared task is taken for a run");
+            run_taken(shared, &inputs, &ready, &taken, &lease).await
+        }
+        Ok(Claim::Canceled(taken, request)) => {
+            let stop = canceled(request);
+            finish::cancel_unstarted(shared, &delivery.handle, &delivery.id, &taken, &stop).await?;
+            Ok(RunEnd::Done)
+        }
+        Ok(Claim::Over(outcome)) => {
+            finish::conclude(shared, &delivery.handle, &outcome).await?;
+            Ok(RunEnd::Done)
+        }
+        Ok(Claim::Duplicate) => {
+            tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
+            delivery.handle.ack(&shared.bus).await?;
+            Ok(RunEnd::Done)
+        }
+        Err(error) => give_back(shared, delivery, error).await,
+    }
+}
+
+async fn run_taken(
+    shared: &Shared,
+    inputs: &RunInputs,
+    ready: &Ready,
+    taken: &Taken,
+    lease: &Lease,
+) -> Result<RunEnd, FinishError> {
+    let id = &inputs.delivery.id;
+    let keeper = LeaseKeeper {
+        shared,
+        id,
+        taken,
+        lease,
+        handle: inputs.handle.clone(),
+        stop: &inputs.stop,
+    };
+    let work = work(shared, inputs, ready, taken, lease);
+    tokio::pin!(work);
+    // Cancel safe: the keeper holds nothing but the lease's own state; the work is never dropped.
+    tokio::select! {
+        end = &mut work => return end,
+        () = keeper.run() => {}
+    }
+    // The lease is gone and the run was told so: wait until its processes are gone too.
+    work.await
+}
+
+async fn work(
+    shared: &Shared,
+    inputs: &RunInputs,
+    ready: &Ready,
+    taken: &Taken,
+    lease: &Lease,
+) -> Result<RunEnd, FinishError> {
+    let id = &inputs.delivery.id;
+    let handle = || inputs.handle.borrow().clone();
+    let plan = match ready.plan(shared, &inputs.delivery, taken) {
+        Ok(plan) => plan,
+        Err(error) => {
+            finish::reject(shared, &handle(), id, taken, error).await?;
+            return Ok(RunEnd::Done);
+        }
+    };
+    // A stop that came while the task was being taken: nothing is started.
+    let stopped = inputs.stop_rx.borrow().clone();
+    match stopped.map(|stop| (stop.reason, stop)) {
+        None => {}
+        Some((StopReason::Draining, _)) => {
+            finish::requeue(shared, &handle(), id, taken).await?;
+            return Ok(RunEnd::Requeued);
+        }
+        Some((_, stop)) => {
+            finish::cancel_unstarted(shared, &handle(), id, taken, &stop).await?;
+            return Ok(RunEnd::Done);
+        }
+    }
+    if !lease.is_held() {
+        return Err(FinishError::Fenced);
+    }
+    let end = attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone()).await;
+    if lease.is_lost() {
+        return Err(FinishError::Fenced);
+    }
+    match finish::settle(shared, &handle(), &ready.task, taken, end).await? {
+        Settled::Recorded => Ok(RunEnd::Done),
+        Settled::Requeued => Ok(RunEnd::Requeued),
+    }
+}
+
+/// The server was away while the task was being taken, so nothing was started.
+async fn give_back(
+    shared: &Shared,
+    delivery: &Delivery,
+    error: BusError,
+) -> Result<RunEnd, FinishError> {
+    tracing::warn!(task = %delivery.id, %error, "a task could not be taken; it is handed back");
+    metrics::runner_error("claim");
+    delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
+    Ok(RunEnd::Done)
+}

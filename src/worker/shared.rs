@@ -1,0 +1,60 @@
+//! What all runs of a worker share. Nothing here changes after the start, so there is no lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::lanes::Lanes;
+use super::runner::{LineLog, Router};
+use crate::exec::Spawner;
+use crate::nats::topology::DEFAULT_LEASE;
+use crate::nats::{Bus, OutputPublisher, StatusLog};
+use crate::telemetry::metrics;
+use crate::wire::{LaneId, Outcome, WorkerId};
+
+/// How long one step of a task's chain waits for a server that is away, as far as the lease lasts.
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What all runs of a worker share.
+pub(super) struct Shared {
+    pub(super) worker: WorkerId,
+    pub(super) bus: Bus,
+    pub(super) log: StatusLog,
+    pub(super) publisher: OutputPublisher,
+    pub(super) spawner: Spawner,
+    pub(super) router: Arc<Router>,
+    pub(super) lanes: watch::Receiver<Lanes>,
+}
+
+impl Shared {
+    /// The lease of a lane's tasks.
+    pub(super) fn lease_of(&self, lane: &LaneId) -> Duration {
+        self.lanes.borrow().get(lane).map_or(DEFAULT_LEASE, |lane| lane.lease)
+    }
+
+    /// How lines of a runner's tasks go to the log, if they do.
+    pub(super) fn line_log(&self, runner: &str) -> Option<LineLog> {
+        self.router.runner(runner)?.line_log()
+    }
+
+    /// Counts and logs an outcome that this worker recorded.
+    pub(super) fn count_completed(&self, outcome: &Outcome) {
+        let run_time = outcome.started_at.map(|started| outcome.finished_at.duration_since(started));
+        let run_time = run_time.and_then(|time| Duration::try_from(time).ok());
+        metrics::task_completed(outcome.runner.as_deref(), outcome.phase, run_time);
+        tracing::info!(
+            task = %outcome.id,
+            phase = %outcome.phase,
+            exit_code = outcome.exit_code,
+            signal = outcome.signal,
+            error = outcome.error.as_ref().map(|error| error.message.as_str()),
+            "task finished"
+        );
+    }
+
+    /// Counts an attempt that another one follows.
+    pub(super) fn count_retry(&self, runner: &str) {
+        metrics::retried(runner);
+    }
+}

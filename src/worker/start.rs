@@ -1,0 +1,219 @@
+//! Starting a worker, and the handle on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::lanes::{LaneWatch, Lanes};
+use super::main_loop::{Drain, LoopParts, MainLoop, Report};
+use super::presence::{PresenceWriter, features};
+use super::runner::{Router, Runner};
+use super::service;
+use super::shared::Shared;
+use crate::exec::Spawner;
+use crate::nats::presence::PRESENCE_INTERVAL;
+use crate::nats::topology::{self, TopologyError, TopologySettings};
+use crate::nats::{
+    Bus, BusError, Cancels, Intake, IntakeInputs, Link, LinkState, OutputPublisher, PullHealth,
+    StatusLog,
+};
+use crate::task::DuplicateRunner;
+use crate::wire::{WorkerId, WorkerPresence, WorkerState};
+
+/// How a worker is set up.
+pub struct WorkerSettings {
+    /// Its name, unique in the namespace.
+    pub worker: WorkerId,
+    /// Tasks that run at once.
+    pub capacity: NonZeroUsize,
+    /// Labels that each of its runners has.
+    pub labels: BTreeMap<String, String>,
+    /// Its runners, in the order they are tried.
+    pub runners: Vec<Box<dyn Runner>>,
+    /// How long running tasks may go on after a drain was asked for.
+    pub drain_timeout: Duration,
+    /// Lanes that it serves at most.
+    pub max_lanes: usize,
+    /// Streams to make if they are missing; None: they must be there.
+    pub manage: Option<TopologySettings>,
+    /// Whether it answers `runlane.submit`.
+    pub submit_service: bool,
+}
+
+/// Why a worker could not be started, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Two runners have the same name.
+    #[error(transparent)]
+    Runners(#[from] DuplicateRunner),
+    /// The streams are not fit.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The server refused what the worker needs.
+    #[error("cannot reach the queue")]
+    Bus(#[from] BusError),
+    /// A part of the worker panicked.
+    #[error("a part of the worker panicked; please report this as a bug")]
+    Panicked(#[from] JoinError),
+}
+
+/// Whether a worker can take tasks, and why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It pulls from its lanes.
+    Ready,
+    /// It doesn't.
+    NotReady(&'static str),
+}
+
+/// A running worker. Dropping it kills its tasks; they are run again elsewhere after their lease.
+pub struct Worker {
+    drain: watch::Sender<Drain>,
+    main: JoinSet<Report>,
+    services: JoinSet<Result<(), BusError>>,
+    health: watch::Receiver<PullHealth>,
+    link: watch::Receiver<Link>,
+}
+
+impl Worker {
+    /// Starts a worker; it takes tasks when this returns.
+    ///
+    /// # Errors
+    /// The runners' names, or the streams, are not fit.
+    pub async fn start(
+        bus: Bus,
+        link: watch::Receiver<Link>,
+        spawner: Spawner,
+        settings: WorkerSettings,
+    ) -> Result<Self, WorkerError> {
+        if let Some(manage) = &settings.manage {
+            topology::ensure(&bus, manage).await?;
+        }
+        let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
+        let cancels = Cancels::listen(&bus).await?;
+        let (lanes_tx, lanes) = watch::channel(Lanes::new());
+        let (names_tx, names) = watch::channel(BTreeSet::new());
+        let (room_tx, room) = watch::channel(0);
+        let (closing_tx, closing) = watch::channel(false);
+        let (health_tx, health) = watch::channel(PullHealth::default());
+        // As many deliveries as can run: more are never asked for, but by several lanes at once.
+        let (pulled_tx, pulled) = mpsc::channel(settings.capacity.get());
+        let mut services = JoinSet::new();
+        let lane_watch = LaneWatch {
+            bus: bus.clone(),
+            router: Arc::clone(&router),
+            max_lanes: settings.max_lanes,
+            link: link.clone(),
+            lanes: lanes_tx,
+            names: names_tx,
+        };
+        services.spawn(lane_watch.run());
+        let inputs = IntakeInputs { lanes: names, room, link: link.clone(), closing };
+        services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
+        if settings.submit_service {
+            services.spawn(service::run(bus.clone(), settings.worker.clone()));
+        }
+        let presence = PresenceWriter::new(
+            bus.clone(),
+            lanes.clone(),
+            presence(&settings.worker, settings.capacity, &settings.labels, &router),
+        );
+        let mut presence_tick = interval(PRESENCE_INTERVAL);
+        presence_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (drain, drain_rx) = watch::channel(Drain::No);
+        let shared = Shared {
+            worker: settings.worker,
+            log: StatusLog::new(bus.clone()),
+            publisher: OutputPublisher::new(bus.clone()),
+            bus,
+            spawner,
+            router,
+            lanes,
+        };
+        let parts = LoopParts {
+            shared: Arc::new(shared),
+            capacity: settings.capacity.get(),
+            drain_timeout: settings.drain_timeout,
+            room: room_tx,
+            closing: closing_tx,
+            pulled,
+            cancels,
+            drain: drain_rx,
+            presence,
+            presence_tick,
+        };
+        let mut main = JoinSet::new();
+        main.spawn(MainLoop::new(parts).run());
+        Ok(Self { drain, main, services, health, link })
+    }
+
+    /// Asks the worker to end; a request that is less urgent than one before has no effect.
+    pub fn drain(&self, how: Drain) {
+        self.drain.send_if_modified(|known| how > *known && { *known = how; true });
+    }
+
+    /// Says whether the worker can take tasks.
+    pub fn readiness(&self) -> Readiness {
+        if *self.drain.borrow() != Drain::No {
+            return Readiness::NotReady("draining");
+        }
+        if !matches!(self.link.borrow().state, LinkState::Up) {
+            return Readiness::NotReady("not connected to NATS");
+        }
+        if !self.health.borrow().pulling {
+            return Readiness::NotReady("not pulling from its lanes");
+        }
+        Readiness::Ready
+    }
+
+    /// Waits until the worker has ended: drained, or its connection closed for good. Cancel safe.
+    ///
+    /// # Errors
+    /// A part of the worker failed or panicked.
+    pub async fn ended(&mut self) -> Result<Report, WorkerError> {
+        let report = match self.main.join_next().await {
+            Some(report) => report?,
+            None => Report::default(),
+        };
+        self.services.abort_all();
+        while let Some(service) = self.services.join_next().await {
+            match service {
+                Ok(result) => result?,
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(report)
+    }
+}
+
+fn presence(
+    worker: &WorkerId,
+    capacity: NonZeroUsize,
+    labels: &BTreeMap<String, String>,
+    router: &Router,
+) -> WorkerPresence {
+    let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let now = Timestamp::now();
+    WorkerPresence {
+        worker: worker.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: hostname.unwrap_or_default(),
+        pid: std::process::id(),
+        state: WorkerState::Ready,
+        capacity: u32::try_from(capacity.get()).unwrap_or(u32::MAX),
+        running: 0,
+        labels: labels.clone(),
+        runners: router.presence(),
+        lanes: Vec::new(),
+        features: features(),
+        started_at: now,
+        seen_at: now,
+    }
+}

@@ -1,0 +1,177 @@
+//! A namespace on a test server, workers in this process, and their tasks seen by the wire alone.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use runlane::exec::Spawner;
+use runlane::nats::topology::{self, TopologySettings};
+use runlane::nats::{Bus, Headers, StatusLog};
+use runlane::task::RunnerPolicy;
+use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, Subjects, TaskId};
+use runlane::worker::{Runner, SubprocessRunner, Worker, WorkerSettings};
+
+use super::nats::TestServer;
+
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A namespace on a server.
+pub(crate) struct Fleet {
+    pub(crate) bus: Bus,
+    pub(crate) log: StatusLog,
+}
+
+impl Fleet {
+    pub(crate) async fn new(server: &TestServer) -> Self {
+        Self::with_lease(server, topology::DEFAULT_LEASE).await
+    }
+
+    pub(crate) async fn with_lease(server: &TestServer, lease: Duration) -> Self {
+        let connected = server.connect().await;
+        let bus = Bus::over(&connected, Subjects::default());
+        let topology = TopologySettings { lease, ..TopologySettings::default() };
+        topology::ensure(&bus, &topology).await.expect("the streams are made");
+        let log = StatusLog::new(bus.clone());
+        Self { bus, log }
+    }
+
+    /// Starts a worker in this process, with a connection of its own.
+    pub(crate) async fn worker(&self, server: &TestServer, name: &str, capacity: usize) -> Worker {
+        let connected = server.connect().await;
+        let bus = Bus::over(&connected, Subjects::default());
+        Worker::start(bus, connected.link.clone(), spawner(), settings(name, capacity))
+            .await
+            .expect("the worker starts")
+    }
+
+    /// Publishes a spec straight to the default lane.
+    pub(crate) async fn publish(&self, id: &str, spec: impl Into<Bytes>) -> TaskId {
+        let id: TaskId = id.parse().expect("a valid id");
+        let subject = self.bus.subjects().queue(&LaneId::default_lane(), &id);
+        self.bus.publish(subject, Headers::default(), spec.into()).await.expect("queued");
+        id
+    }
+
+    /// Publishes a shell command to the default lane.
+    pub(crate) async fn shell(&self, id: &str, script: &str) -> TaskId {
+        self.publish(id, shell_spec(script, "")).await
+    }
+
+    pub(crate) async fn outcome(&self, id: &TaskId) -> Outcome {
+        let start = Instant::now();
+        loop {
+            if let Some(outcome) = self.log.outcome(id).await.expect("the server answers") {
+                return outcome;
+            }
+            assert!(start.elapsed() < DEADLINE, "no outcome of {id}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Like `outcome`, while the server may be away.
+    pub(crate) async fn patient_outcome(&self, id: &TaskId) -> Outcome {
+        let start = Instant::now();
+        while self.log.outcome(id).await.is_err() {
+            assert!(start.elapsed() < DEADLINE, "the server stays away");
+        }
+        self.outcome(id).await
+    }
+
+    pub(crate) async fn cancel(&self, id: &TaskId, request: &'static str) {
+        let subject = self.bus.subjects().cancel(id);
+        self.bus.publish(subject, Headers::default(), request.into()).await.expect("stored");
+    }
+
+    /// The records of a task's chain.
+    pub(crate) async fn events(&self, id: &TaskId) -> Vec<StatusEvent> {
+        let subjects = self.bus.subjects();
+        let page = self.bus.read_page(&subjects.tasks_stream(), &subjects.status(id), 1).await;
+        let messages = page.expect("the server answers").messages.into_iter();
+        messages.map(|m| serde_json::from_slice(&m.payload).expect("a status event")).collect()
+    }
+
+    /// Waits until the task has written something.
+    pub(crate) async fn first_output(&self, id: &TaskId) {
+        let start = Instant::now();
+        while self.output(id, Stream::Stdout).await.is_empty() {
+            assert!(start.elapsed() < DEADLINE, "no output of {id}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until no message is left in the queue: acks come after the outcome.
+    pub(crate) async fn queue_is_empty(&self) {
+        let start = Instant::now();
+        while self.queued().await > 0 {
+            assert!(start.elapsed() < DEADLINE, "{} messages are left", self.queued().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Everything that is stored of one stream, by offset.
+    pub(crate) async fn output(&self, id: &TaskId, stream: Stream) -> Vec<u8> {
+        let subjects = self.bus.subjects();
+        let mut chunks = BTreeMap::new();
+        let mut from = 1;
+        loop {
+            let page = self
+                .bus
+                .read_page(&subjects.output_stream(), &subjects.output(id, stream), from)
+                .await
+                .expect("the server answers");
+            for stored in page.messages {
+                from = stored.seq + 1;
+                let offset = stored.headers.number("Runlane-Offset").expect("an offset");
+                chunks.insert(offset, stored.payload);
+            }
+            if page.end {
+                break;
+            }
+        }
+        chunks.into_values().flatten().collect()
+    }
+
+    async fn queued(&self) -> usize {
+        let subjects = self.bus.subjects();
+        let page = self
+            .bus
+            .read_page(&subjects.queue_stream(), &subjects.queue_all(), 1)
+            .await
+            .expect("the server answers");
+        page.messages.len()
+    }
+}
+
+pub(crate) fn spawner() -> Spawner {
+    Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane")))
+}
+
+pub(crate) fn settings(name: &str, capacity: usize) -> WorkerSettings {
+    let runner: Box<dyn Runner> = Box::new(SubprocessRunner::new(
+        "default".to_owned(),
+        BTreeMap::new(),
+        RunnerPolicy::default(),
+        None,
+    ));
+    WorkerSettings {
+        worker: name.parse().expect("a valid name"),
+        capacity: NonZeroUsize::new(capacity).expect("not zero"),
+        labels: BTreeMap::new(),
+        runners: vec![runner],
+        drain_timeout: Duration::from_secs(10),
+        max_lanes: 64,
+        manage: None,
+        submit_service: true,
+    }
+}
+
+/// A canonical spec of a shell command; `more` is put before `kind`, such as `"timeout":5,`.
+pub(crate) fn shell_spec(script: &str, more: &str) -> String {
+    let script = serde_json::to_string(script).expect("a string is JSON");
+    format!(
+        r#"{{{more}"kind":{{"subprocess":{{"mode":{{"command":{{"command":"sh","args":["-c",{script}]}}}}}}}}}}"#
+    )
+}

@@ -1,0 +1,253 @@
+//! A task goes in through NATS, runs, streams, and ends with one outcome.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use runlane::nats::Headers;
+use runlane::wire::{LaneId, Phase, StatusEvent, StopReason, Stream, TaskId};
+use runlane::worker::Drain;
+
+use crate::support::nats::TestServer;
+use crate::support::proc::{MARK, Mark, until};
+use crate::support::worker::{Fleet, shell_spec};
+
+fn marked(mark: &Mark, script: &str) -> String {
+    format!("export {MARK}={}; {script}", mark.0)
+}
+
+#[tokio::test]
+async fn a_task_runs_streams_and_ends_with_one_outcome() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let id = fleet.shell("first", "echo out; echo err >&2; exit 7").await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!((outcome.phase, outcome.exit_code), (Phase::Failed, Some(7)));
+    assert_eq!(fleet.output(&id, Stream::Stdout).await, b"out\n");
+    assert_eq!(fleet.output(&id, Stream::Stderr).await, b"err\n");
+    let output = outcome.output.expect("it ran");
+    assert!(output.stdout.complete && output.stderr.complete);
+    assert_eq!((output.stdout.bytes, output.stdout.chunks), (4, 1));
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn output_that_is_larger_than_any_buffer_arrives_whole_and_in_order() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let id = fleet.shell("big", "seq 1 2000000").await;
+    assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
+    let expected: String = (1..=2_000_000).map(|n| format!("{n}\n")).collect();
+    assert!(fleet.output(&id, Stream::Stdout).await == expected.as_bytes());
+}
+
+#[tokio::test]
+async fn a_poisoned_message_is_rejected_with_its_problems_and_harms_nobody() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let junk = vec![b'x'; 5_000_000];
+    let cases: [(&str, Bytes, &str); 4] = [
+        ("not-json", "{\"kind\":".into(), "$"),
+        ("junk", junk.into(), "$"),
+        ("wrong-type", shell_spec("true", "\"timeout\":\"x\",").into(), "$.timeout"),
+        ("other-id", shell_spec("true", "\"id\":\"another\",").into(), "$.id"),
+    ];
+    for (id, payload, path) in cases {
+        let id = fleet.publish(id, payload).await;
+        let outcome = fleet.outcome(&id).await;
+        assert_eq!((outcome.phase, outcome.attempt), (Phase::Rejected, None), "{id}");
+        let error = outcome.error.expect("it says why");
+        assert!(error.problems.iter().any(|p| p.path == path), "{id}: {error:?}");
+    }
+    let stray = format!("{}.queue.default.b\u{e4}d", fleet.bus.subjects().namespace());
+    fleet.bus.publish(stray, Headers::default(), "{}".into()).await.expect("queued");
+    let id = fleet.shell("healthy", "exit 0").await;
+    assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_a_running_task_and_everything_it_started() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let mark = Mark::new();
+    let script = marked(&mark, "(setsid sleep 600 &) ; trap 'exit 3' TERM; echo up; sleep 600 & wait");
+    let id = fleet.shell("sleeper", &script).await;
+    until("both sleepers run", || mark.alive().len() >= 2).await;
+    let request = r#"{"reason":"enough","by":"a test"}"#;
+    let start = Instant::now();
+    fleet.cancel(&id, request).await;
+    let outcome = fleet.outcome(&id).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    mark.assert_none_alive();
+    let cause = outcome.cause.expect("it was stopped");
+    assert_eq!((outcome.phase, cause.reason), (Phase::Canceled, StopReason::Canceled));
+    assert_eq!((cause.by.as_deref(), cause.message.as_deref()), (Some("a test"), Some("enough")));
+    assert_eq!(fleet.output(&id, Stream::Stdout).await, b"up\n");
+}
+
+#[tokio::test]
+async fn a_task_whose_cancel_is_stored_never_starts() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let witness = dir.path().join("ran");
+    let id: TaskId = "early".parse().expect("a valid id");
+    fleet.cancel(&id, "").await;
+    let id = fleet.shell(id.as_str(), &format!("touch {}", witness.display())).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    assert_eq!(fleet.outcome(&id).await.phase, Phase::Canceled);
+    assert!(!witness.exists());
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_timeout_ends_the_task_and_says_so() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let mark = Mark::new();
+    let script = marked(&mark, "trap '' TERM; sleep 600 & while :; do wait; done");
+    let id = fleet.publish("slow", shell_spec(&script, "\"timeout\":300,\"graceMs\":200,")).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!((outcome.phase, outcome.signal), (Phase::Timeout, Some(9)));
+    mark.assert_none_alive();
+}
+
+#[tokio::test]
+async fn a_failure_is_retried_after_a_delay_until_none_is_left() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let more = r#""restart":{"type":"onFailure"},"maxRetries":2,
+        "backoff":{"jitter":"none","firstMs":100,"maxMs":1000,"factor":2},"#;
+    let id = fleet.publish("flaky", shell_spec("echo $RUNLANE_ATTEMPT; exit 9", more)).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!((outcome.phase, outcome.exit_code), (Phase::Exhausted, Some(9)));
+    assert_eq!(outcome.attempt.map(|attempt| attempt.0), Some(3));
+    let events = fleet.events(&id).await;
+    let starts = events.iter().filter(|event| matches!(event, StatusEvent::Started(_))).count();
+    let delays: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            StatusEvent::Retrying(retrying) => Some(retrying.delay_ms),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((starts, delays), (3, vec![100, 200]));
+    assert!(matches!(events.last(), Some(StatusEvent::Finished(_))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_fails_for_good_and_names_the_step() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let spec = r#"{"restart":{"type":"onFailure"},
+        "kind":{"subprocess":{"mode":{"command":{"command":"/no/such/program"}}}}}"#;
+    let id = fleet.publish("missing", spec).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!(outcome.phase, Phase::Failed);
+    let error = outcome.error.expect("it says why");
+    assert_eq!(error.step, "exec");
+    assert!(error.message.contains("/no/such/program"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn two_workers_share_a_thousand_tasks_and_each_runs_once() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let _one = fleet.worker(&server, "w1", 4).await;
+    let _two = fleet.worker(&server, "w2", 4).await;
+    let log = dir.path().join("log");
+    let script = format!("echo $RUNLANE_TASK_ID $RUNLANE_WORKER >> {}", log.display());
+    let ids: Vec<_> = stream::iter(0..1000)
+        .map(|n| {
+            let (fleet, script) = (&fleet, &script);
+            async move { fleet.shell(&format!("t{n}"), script).await }
+        })
+        .buffer_unordered(64)
+        .collect()
+        .await;
+    for id in &ids {
+        assert_eq!(fleet.outcome(id).await.phase, Phase::Succeeded, "{id}");
+        assert_eq!(fleet.events(id).await.len(), 2, "{id}: started, finished");
+    }
+    let log = std::fs::read_to_string(log).expect("the tasks wrote it");
+    let ran: Vec<_> = log.lines().filter_map(|line| line.split_once(' ')).collect();
+    let workers: HashSet<_> = ran.iter().map(|(_, worker)| *worker).collect();
+    assert_eq!((ran.len(), workers.len()), (1000, 2));
+    assert_eq!(ran.iter().map(|(id, _)| *id).collect::<HashSet<_>>().len(), 1000);
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_server_restart_in_the_middle_loses_nothing() {
+    let mut server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _one = fleet.worker(&server, "w1", 4).await;
+    let _two = fleet.worker(&server, "w2", 4).await;
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(fleet.shell(&format!("t{n}"), "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done").await);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.kill().await;
+    server.restart().await;
+    for id in &ids {
+        let outcome = fleet.patient_outcome(id).await;
+        assert_eq!(outcome.phase, Phase::Succeeded, "{id}");
+        assert_eq!(fleet.output(id, Stream::Stdout).await, b"1\n2\n3\n4\n5\n", "{id}");
+        assert_eq!(fleet.events(id).await.len(), 2, "{id} ran once");
+    }
+}
+
+#[tokio::test]
+async fn a_drained_worker_hands_its_tasks_back_at_once() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let mut first = fleet.worker(&server, "w1", 2).await;
+    let id = fleet.shell("moved", "if [ $RUNLANE_ATTEMPT = 1 ]; then echo up; sleep 600; fi").await;
+    fleet.first_output(&id).await;
+    let _second = fleet.worker(&server, "w2", 2).await;
+    first.drain(Drain::Stop);
+    let report = first.ended().await.expect("it ends cleanly");
+    assert_eq!(report.requeued, 1);
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!(outcome.phase, Phase::Succeeded);
+    assert_eq!(outcome.worker.expect("it ran").as_str(), "w2");
+    let events = fleet.events(&id).await;
+    assert!(matches!(events[1], StatusEvent::Requeued(_)), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_task_in_the_wrong_lane_is_moved_to_its_own() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let more = r#""runnerSelector":{"matchLabels":{"runner-name":"default"}},"#;
+    let id = fleet.publish("astray", shell_spec("exit 0", more)).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!(outcome.phase, Phase::Succeeded);
+    assert_ne!(outcome.lane, Some(LaneId::default_lane()));
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_live_task_that_is_longer_than_its_lease_runs_once() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::with_lease(&server, Duration::from_secs(2)).await;
+    let _one = fleet.worker(&server, "w1", 2).await;
+    let _two = fleet.worker(&server, "w2", 2).await;
+    let id = fleet.shell("long", "sleep 7; echo done").await;
+    assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
+    assert_eq!(fleet.events(&id).await.len(), 2);
+    assert_eq!(fleet.output(&id, Stream::Stdout).await, b"done\n");
+}
