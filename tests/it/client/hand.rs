@@ -42,7 +42,7 @@ impl Setup {
 /// A connection of its own.
 pub(super) async fn bus(server: &TestServer) -> Bus {
     let connected = server.connect().await;
-    Bus::new(connected.client, connected.jetstream, "$JS.API".to_owned(), Subjects::default())
+    Bus::over(&connected, Subjects::default())
 }
 
 pub(super) fn task(id: &str) -> TaskId {

@@ -57,7 +57,7 @@ async fn a_namespace_that_is_not_set_up_is_named() {
     let connected = setup.server.connect().await;
     let namespace: Namespace = "elsewhere".parse().expect("a namespace");
     let subjects = Subjects::new(namespace);
-    let bus = Bus::new(connected.client, connected.jetstream, "$JS.API".to_owned(), subjects);
+    let bus = Bus::over(&connected, subjects);
     let error = Client::new(bus).submit(echo("a")).await.expect_err("no streams");
     assert!(error.to_string().contains("namespace elsewhere is not set up"), "{error}");
 }
