@@ -4,7 +4,8 @@
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
 //! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests, and
-//! `presence` says who is there.
+//! `presence` says who is there. `connect` opens a connection from `settings` or a `context` of the nats
+//! CLI; `link` says how it is, and `version` what the server must be.
 
 pub mod bus;
 pub mod cancel;

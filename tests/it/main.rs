@@ -1,5 +1,6 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod client;
 mod config;
 mod connect;
 mod devserver;
@@ -7,5 +8,6 @@ mod layering;
 mod process;
 mod schema;
 mod solti;
+mod specs;
 mod support;
 mod worker;
