@@ -6,6 +6,7 @@ pub mod devserver;
 pub mod exec;
 pub mod nats;
 pub mod output;
+pub mod setup;
 pub mod task;
 pub mod telemetry;
 pub mod wire;

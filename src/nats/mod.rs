@@ -16,6 +16,7 @@ pub mod intake;
 pub mod link;
 pub mod presence;
 pub mod publisher;
+pub mod service;
 pub mod settings;
 pub mod status_log;
 pub mod topology;
