@@ -128,6 +128,11 @@ pub struct Incoming {
 pub struct Headers(HeaderMap);
 
 impl Headers {
+    /// When a schedule is due (ADR-51).
+    pub const SCHEDULE: &str = "Nats-Schedule";
+    /// Where it goes then (ADR-51).
+    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+
     /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {

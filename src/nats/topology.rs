@@ -274,6 +274,7 @@ const MUST_AGREE: &[&str] = &[
     "max_msgs",
     "allow_direct",
     "allow_msg_ttl",
+    "allow_msg_schedules",
     "no_ack",
     "sealed",
 ];
@@ -332,7 +333,12 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         },
         Config {
             name: subjects.tasks_stream(),
-            subjects: vec![subjects.status_all(), subjects.cancel_all(), subjects.outcome_all()],
+            subjects: vec![
+                subjects.status_all(),
+                subjects.cancel_all(),
+                subjects.outcome_all(),
+                subjects.spec_all(),
+            ],
             max_age: settings.tasks_max_age,
             allow_message_ttl: true,
             ..base.clone()
@@ -342,6 +348,15 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
             subjects: vec![subjects.output_all()],
             max_age: settings.output_max_age,
             max_bytes: bytes(settings.output_max_bytes),
+            ..base.clone()
+        },
+        // A stream with schedules can't discard new messages, so it is not the queue.
+        Config {
+            name: subjects.schedule_stream(),
+            subjects: vec![subjects.schedule_all(), subjects.due_all()],
+            retention: RetentionPolicy::WorkQueue,
+            allow_message_schedules: true,
+            allow_message_ttl: true,
             ..base.clone()
         },
         bucket(subjects.lanes_bucket(), storage),

@@ -8,7 +8,9 @@
 
 mod attempt;
 mod cancel_sweep;
+mod chores;
 mod claim;
+mod due;
 mod finish;
 mod lanes;
 mod lease;
