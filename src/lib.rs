@@ -1,6 +1,8 @@
 //! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
 
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod devserver;
 pub mod exec;
 pub mod nats;

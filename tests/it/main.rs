@@ -2,8 +2,13 @@
 
 mod cli;
 mod client;
+mod config;
 mod connect;
 mod devserver;
+mod layering;
 mod process;
+mod schema;
+mod solti;
+mod specs;
 mod support;
 mod worker;
