@@ -26,5 +26,6 @@ mod start;
 mod stop;
 
 pub use main_loop::{Drain, Report};
+pub use presence::features;
 pub use runner::{LineLog, Router, Runner, SubprocessRunner};
 pub use start::{Readiness, Worker, WorkerError, WorkerSettings};
