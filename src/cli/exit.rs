@@ -87,9 +87,11 @@ fn of_failure(outcome: &Outcome) -> u8 {
     }
 }
 
-/// Whether the program itself was not found: the wording is strerror's for ENOENT.
+/// Whether the program itself was not found: the wording is strerror's for ENOENT, or the executor's
+/// for a name that stands nowhere in PATH.
 pub(super) fn is_not_found(step: &str, message: &str) -> bool {
-    step == "exec" && message.contains("No such file or directory")
+    step == "exec"
+        && (message.contains("No such file or directory") || message.contains("not found in PATH"))
 }
 
 /// An exit status has 8 bits (wait(2)).
@@ -264,6 +266,7 @@ mod tests {
             (Outcome { signal: Some(9), ..outcome(Phase::Failed) }, 137),
             (exhausted_by_timeouts(), 124),
             (failed_at("exec", "nosuch: No such file or directory"), 127),
+            (failed_at("exec", "cannot run \"nosuch\": not found in PATH /usr/bin:/bin"), 127),
             (failed_at("exec", "/etc: Permission denied"), 126),
             (failed_at("chdir", "/nowhere: No such file or directory"), 126),
             (outcome(Phase::Timeout), 124),
@@ -283,7 +286,15 @@ mod tests {
             TABLE.iter().any(|(documented, _)| *documented == code)
         };
         for code in [
-            FAILED, USAGE, INVALID, UNAVAILABLE, LOST, CONFIG, TIMEOUT, CANNOT_EXECUTE, NOT_FOUND,
+            FAILED,
+            USAGE,
+            INVALID,
+            UNAVAILABLE,
+            LOST,
+            CONFIG,
+            TIMEOUT,
+            CANNOT_EXECUTE,
+            NOT_FOUND,
             CANCELED,
         ] {
             assert!(documented(code), "{code}");

@@ -135,7 +135,8 @@ impl Headers {
 
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value)] // a call with a number or a text reads better
+    pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
         self.0.insert(name, value.to_string().as_str());
         self
     }

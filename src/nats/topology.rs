@@ -307,18 +307,7 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         ..Config::default()
     };
     let bytes = |limit: Option<u64>| limit.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
-    let bucket = |name: String, storage| Config {
-        name: kv_stream(&name),
-        subjects: vec![kv_key(&name, ">")],
-        storage,
-        max_messages_per_subject: 1,
-        discard: DiscardPolicy::New,
-        allow_rollup: true,
-        deny_delete: true,
-        allow_message_ttl: true,
-        subject_delete_marker_ttl: Some(KEY_MARKER_TTL),
-        ..base.clone()
-    };
+    let bucket = |name: String, storage| bucket(&base, &name, storage);
     vec![
         Config {
             name: subjects.queue_stream(),
@@ -363,6 +352,22 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         // Who is alive is true only while somebody says so: it need not survive a restart.
         bucket(subjects.workers_bucket(), StorageType::Memory),
     ]
+}
+
+/// The stream of a key-value bucket (ADR-8), with keys that can expire.
+fn bucket(base: &Config, name: &str, storage: StorageType) -> Config {
+    Config {
+        name: kv_stream(name),
+        subjects: vec![kv_key(name, ">")],
+        storage,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(KEY_MARKER_TTL),
+        ..base.clone()
+    }
 }
 
 /// The stream behind a bucket, by the convention of NATS' key-value stores (ADR-8).

@@ -18,6 +18,7 @@ use crate::wire::{ErrorDetail, LaneRecord, Problem, Timer};
 const NO_RUNNER_DELAY: Duration = Duration::from_secs(1);
 
 /// What is to be done with a delivery.
+#[allow(clippy::large_enum_variant)] // short-lived, one at a time
 pub(super) enum Prepared {
     /// Run it.
     Run(Ready),
