@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::Client;
 use crate::nats::status_log::parse_cancel;
-use crate::nats::BusError;
+use crate::nats::{BusError, Stored};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec};
+use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer};
 
 /// Records that are kept in a report; of a longer chain the newest ones.
 const MAX_RECORDS: usize = 256;
@@ -48,6 +48,13 @@ pub struct QueuedTask {
     /// What was submitted; none if it can't be read (a worker will reject it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spec: Option<TaskSpec>,
+}
+
+impl QueuedTask {
+    fn new(lane: LaneId, stored: &Stored) -> Self {
+        let spec = serde_json::from_slice(&stored.payload).ok();
+        Self { lane, at: stored.time, seq: stored.seq, spec }
+    }
 }
 
 /// A record of a status chain and when it was stored.
@@ -105,10 +112,17 @@ impl Client {
     pub async fn queued(&self, id: &TaskId) -> Result<Option<QueuedTask>, BusError> {
         let subjects = self.bus().subjects();
         let stored = self.bus().read_last(&subjects.queue_stream(), &subjects.queue_task(id)).await?;
-        Ok(stored.and_then(|stored| {
-            let (lane, _) = subjects.parse_queue(&stored.subject)?;
-            let spec = serde_json::from_slice(&stored.payload).ok();
-            Some(QueuedTask { lane, at: stored.time, seq: stored.seq, spec })
+        if let Some(stored) = stored {
+            let lane = subjects.parse_queue(&stored.subject).map(|(lane, _)| lane);
+            return Ok(lane.map(|lane| QueuedTask::new(lane, &stored)));
+        }
+        // A delayed task waits in the schedule stream, for the lane that its spec asks for.
+        let (timers, timer) = (subjects.schedule_stream(), subjects.schedule(id, Timer::Start));
+        let stored = self.bus().read_last(&timers, &timer).await?;
+        Ok(stored.map(|stored| {
+            let task = crate::task::parse(&stored.payload, Some(id)).ok();
+            let lane = task.map(|task| task.lane_record().id());
+            QueuedTask::new(lane.unwrap_or_else(LaneId::default_lane), &stored)
         }))
     }
 
