@@ -17,7 +17,7 @@ pub(super) struct LanesArgs {}
 pub(super) async fn run(global: &GlobalArgs, _: &LanesArgs) -> Result<u8, Failure> {
     let lanes = global.client().await?.lanes().await?;
     if global.json {
-        lanes.iter().try_for_each(|lane| say::json(lane))?;
+        lanes.iter().try_for_each(say::json)?;
         return Ok(0);
     }
     say::out(render(&lanes).as_bytes())?;

@@ -50,7 +50,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &LsArgs) -> Result<u8, Failur
     let filter = ListFilter { phase: args.phase, lane: args.lane.clone(), limit: args.limit };
     let listing = client.list(&filter).await?;
     if global.json {
-        listing.tasks.iter().try_for_each(|task| say::json(task))?;
+        listing.tasks.iter().try_for_each(say::json)?;
     } else if listing.tasks.is_empty() {
         global.note("no such tasks");
     } else {

@@ -17,7 +17,7 @@ pub(super) struct WorkersArgs {}
 pub(super) async fn run(global: &GlobalArgs, _: &WorkersArgs) -> Result<u8, Failure> {
     let list = global.client().await?.workers().await?;
     if global.json {
-        list.workers.iter().try_for_each(|worker| say::json(worker))?;
+        list.workers.iter().try_for_each(say::json)?;
     } else if list.workers.is_empty() {
         global.note("no worker is there; start one with `runlane worker`");
     } else {

@@ -127,6 +127,48 @@ async fn chunks_that_are_stored_out_of_order_or_twice_come_out_right() {
 }
 
 #[tokio::test]
+async fn a_chunk_that_is_stored_long_after_its_place_is_found() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("hole");
+    let mut followers = JoinSet::new();
+    followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
+    hand.start().await;
+    let chunks: Vec<_> =
+        (0..1_500_u32).map(|n| hand.number(Stream::Stdout, &n.to_le_bytes())).collect();
+    hand.store(&chunks[0]).await;
+    // More than a follower holds while one is missing.
+    for chunk in &chunks[2..] {
+        hand.store(chunk).await;
+    }
+    hand.store(&chunks[1]).await;
+    hand.finish(0).await;
+    followers.spawn(all(setup.client.stored(&hand.id)));
+    let wanted: Vec<u8> = (0..1_500_u32).flat_map(u32::to_le_bytes).collect();
+    while let Some(heard) = soon(followers.join_next()).await {
+        let heard = heard.expect("no panic");
+        assert_eq!(heard.gaps, []);
+        assert!(heard.stdout == wanted, "{} of {} bytes", heard.stdout.len(), wanted.len());
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_never_comes_is_given_up_while_the_task_goes_on() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("never");
+    let mut follow = setup.client.follow(&hand.id).await.expect("subscribed");
+    hand.start().await;
+    hand.write(Stream::Stdout, b"a").await;
+    let lost = hand.number(Stream::Stdout, b"lost");
+    hand.write(Stream::Stdout, b"b").await;
+    drop(lost);
+    let mut heard = Heard::default();
+    while heard.stdout.len() < 2 {
+        heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
+    }
+    assert_eq!((heard.stdout, heard.gaps.len()), (b"ab".to_vec(), 1));
+}
+
+#[tokio::test]
 async fn attempts_are_announced_and_each_starts_anew() {
     let setup = Setup::new().await;
     let mut hand = setup.hand("again");
