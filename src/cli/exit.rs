@@ -90,7 +90,8 @@ fn of_failure(outcome: &Outcome) -> u8 {
 /// Whether the program itself was not found. The outcome has no error number, so this goes by the
 /// wording that the executor gives ENOENT.
 pub(super) fn is_not_found(step: &str, message: &str) -> bool {
-    let found = ["not found in PATH", "no such file or directory"];
+    let found = ["not found in path", "no such file or directory"];
+    let message = message.to_ascii_lowercase();
     step == "exec" && found.iter().any(|wording| message.contains(wording))
 }
 

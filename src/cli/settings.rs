@@ -86,6 +86,7 @@ fn read_secret(path: &Path) -> Result<Secret, Failure> {
 /// How streams are made.
 pub(super) fn topology(config: &config::Config) -> TopologySettings {
     TopologySettings {
+        memory: config.streams.storage == config::Storage::Memory,
         replicas: config.streams.replicas,
         tasks_max_age: config.streams.tasks_max_age,
         output_max_age: config.streams.output_max_age,

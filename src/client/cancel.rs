@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Client;
 use crate::nats::{Append, BusError, Headers, StatusEntry};
 use crate::wire::{
-    CancelRequest, Cause, Finished, LaneId, Outcome, Phase, StatusEvent, StopReason, TaskId,
+    CancelRequest, Cause, Finished, LaneId, Outcome, Phase, Started, StatusEvent, StopReason,
+    TaskId,
 };
 
 /// How often the chain of a running task is read again: its worker may give it back, or die.
@@ -120,35 +121,55 @@ impl Client {
         let deadline = Instant::now() + options.wait;
         let mut waiter = self.wait([id.clone()]).await?;
         loop {
-            let last = match self.log().last(id).await {
-                Ok(last) => last,
-                Err(error) if error.is_passing() && Instant::now() < deadline => {
-                    sleep(RETRY_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match Standing::of(id, last) {
-                Standing::Ended(outcome) => return self.settle(*outcome).await,
-                Standing::Waiting { expected, ended } => {
-                    let outcome = canceled(id, &options.request, lane.clone(), ended);
-                    if self.append(outcome.clone(), expected).await? {
-                        return self.settle(outcome).await;
-                    }
-                }
-                Standing::Running => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Ok(Canceled::Requested);
-                    }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.end_if_idle(id, &options.request, lane.clone()).await {
+                Ok(Idle::Ended(outcome)) => return Ok(Canceled::Ended(outcome)),
+                Ok(Idle::Raced) => {}
+                Ok(Idle::Running { .. }) if left.is_zero() => return Ok(Canceled::Requested),
+                Ok(Idle::Running { .. }) => {
                     if let Ok(ended) = timeout(left.min(CHECK_INTERVAL), waiter.next()).await
                         && let Some(outcome) = ended?
                     {
                         return Ok(Canceled::Ended(Box::new(outcome)));
                     }
                 }
+                Err(error) if error.is_passing() && !left.is_zero() => sleep(RETRY_PAUSE).await,
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Ends a task whose cancel is stored, unless a worker has it.
+    pub(crate) async fn end_if_idle(
+        &self,
+        id: &TaskId,
+        request: &CancelRequest,
+        lane: Option<LaneId>,
+    ) -> Result<Idle, BusError> {
+        let (expected, ended) = match Standing::of(id, self.log().last(id).await?) {
+            Standing::Ended(outcome) => {
+                return self.settle(*outcome).await.map(Box::new).map(Idle::Ended);
+            }
+            Standing::Running { started, seq } => return Ok(Idle::Running { started, seq }),
+            Standing::Waiting { expected, ended } => (expected, ended),
+        };
+        self.end_after(id, request, lane, expected, ended).await
+    }
+
+    /// Ends a task that has no live worker, after the record with sequence `expected`.
+    pub(crate) async fn end_after(
+        &self,
+        id: &TaskId,
+        request: &CancelRequest,
+        lane: Option<LaneId>,
+        expected: u64,
+        ended: Option<Box<Outcome>>,
+    ) -> Result<Idle, BusError> {
+        let outcome = canceled(id, request, lane, ended);
+        if self.append(outcome.clone(), expected).await? {
+            return self.settle(outcome).await.map(Box::new).map(Idle::Ended);
+        }
+        Ok(Idle::Raced)
     }
 
     /// Appends the end; `false` if somebody else wrote first.
@@ -156,21 +177,36 @@ impl Client {
         let id = outcome.id.clone();
         let token = uuid::Uuid::now_v7().to_string();
         let event = StatusEvent::Finished(Finished { outcome, token });
-        let deadline = Instant::now() + APPEND_PATIENCE;
-        match self.log().append(&id, &event, expected, deadline).await? {
+        match self.log().append(&id, &event, expected, append_deadline()).await? {
             Append::Won(_) => Ok(true),
             Append::Lost(_) => Ok(false),
         }
     }
 
     /// The chain has its end: publishes the outcome and takes the message from the queue.
-    async fn settle(&self, outcome: Outcome) -> Result<Canceled, BusError> {
+    pub(super) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
         self.log().publish_outcome(&outcome).await?;
         let subjects = self.bus().subjects();
         // A worker that holds the message learns from the chain that there is nothing to run.
         self.bus().purge(&subjects.queue_stream(), &subjects.queue_task(&outcome.id)).await?;
-        Ok(Canceled::Ended(Box::new(outcome)))
+        self.bus().purge(&subjects.schedule_stream(), &subjects.schedule_task(&outcome.id)).await?;
+        Ok(outcome)
     }
+}
+
+/// Until when one append is tried.
+pub(super) fn append_deadline() -> Instant {
+    Instant::now() + APPEND_PATIENCE
+}
+
+/// What came of trying to end a task that nobody runs.
+pub(crate) enum Idle {
+    /// It has ended.
+    Ended(Box<Outcome>),
+    /// A worker has it, by this record.
+    Running { started: Box<Started>, seq: u64 },
+    /// Somebody wrote in that moment: look again.
+    Raced,
 }
 
 /// What the last record of a chain means for a cancel.
@@ -178,7 +214,7 @@ enum Standing {
     /// Nobody runs it: the chain can be ended after this sequence.
     Waiting { expected: u64, ended: Option<Box<Outcome>> },
     /// A worker has it.
-    Running,
+    Running { started: Box<Started>, seq: u64 },
     /// It has ended.
     Ended(Box<Outcome>),
 }
@@ -189,7 +225,7 @@ impl Standing {
             return Self::Waiting { expected: 0, ended: None };
         };
         match event {
-            StatusEvent::Started(_) => Self::Running,
+            StatusEvent::Started(started) => Self::Running { started: Box::new(started), seq },
             StatusEvent::Retrying(retrying) => {
                 Self::Waiting { expected: seq, ended: Some(Box::new(retrying.ended)) }
             }

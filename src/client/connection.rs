@@ -1,6 +1,7 @@
 //! The client's handle.
 
-use crate::nats::{Bus, StatusLog};
+use crate::nats::{Bus, BusError, StatusEntry, StatusLog};
+use crate::wire::TaskId;
 
 /// Submits, follows, cancels and looks at tasks of one namespace. Cheap to clone.
 #[derive(Clone)]
@@ -17,6 +18,14 @@ impl Client {
     /// Returns the connection.
     pub fn bus(&self) -> &Bus {
         &self.bus
+    }
+
+    /// Reads the last record of a task's chain from the leader.
+    ///
+    /// # Errors
+    /// The server could not be asked.
+    pub async fn last_record(&self, id: &TaskId) -> Result<Option<StatusEntry>, BusError> {
+        self.log().last(id).await
     }
 
     pub(super) fn log(&self) -> StatusLog {

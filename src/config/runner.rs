@@ -14,7 +14,8 @@ use crate::wire::Kind;
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
-const DEFAULT_OUTPUT: u64 = 64 << 20;
+/// No cap: whoever has no configuration has no limits.
+const DEFAULT_OUTPUT: u64 = u64::MAX;
 const DEFAULT_LINE: usize = 4096;
 
 /// A runner.

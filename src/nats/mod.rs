@@ -3,12 +3,14 @@
 //!
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
-//! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests, and
-//! `presence` says who is there. `connect` opens a connection from `settings` or a `context` of the nats
+//! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests as they
+//! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
+//! requests. `connect` opens a connection from `settings` or a `context` of the nats
 //! CLI; `link` says how it is, and `version` what the server must be.
 
 pub mod bus;
 pub mod cancel;
+pub mod chores;
 pub mod connect;
 pub mod context;
 pub mod delivery;
@@ -16,6 +18,7 @@ pub mod intake;
 pub mod link;
 pub mod presence;
 pub mod publisher;
+pub mod service;
 pub mod settings;
 pub mod status_log;
 pub mod topology;
@@ -23,6 +26,7 @@ pub mod version;
 
 pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
 pub use cancel::Cancels;
+pub use chores::{Chore, ChoreQueue, ChoreSource};
 pub use delivery::{AckHandle, Delivery, Stray};
 pub use connect::{ConnectError, Connected, connect};
 pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};

@@ -7,7 +7,10 @@
 //! ```
 
 mod attempt;
+mod cancel_sweep;
+mod chores;
 mod claim;
+mod due;
 mod finish;
 mod lanes;
 mod lease;
