@@ -287,7 +287,15 @@ mod tests {
             TABLE.iter().any(|(documented, _)| *documented == code)
         };
         for code in [
-            FAILED, USAGE, INVALID, UNAVAILABLE, LOST, CONFIG, TIMEOUT, CANNOT_EXECUTE, NOT_FOUND,
+            FAILED,
+            USAGE,
+            INVALID,
+            UNAVAILABLE,
+            LOST,
+            CONFIG,
+            TIMEOUT,
+            CANNOT_EXECUTE,
+            NOT_FOUND,
             CANCELED,
         ] {
             assert!(documented(code), "{code}");

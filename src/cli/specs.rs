@@ -68,8 +68,9 @@ fn has_one_a_line(text: &str) -> bool {
 
 fn lines(name: &str, text: &str) -> Vec<Entry> {
     let numbered = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let entry = |(n, line): (usize, &str)| {
-        Entry { place: format!("{name}:{}", n + 1), spec: parse_submission(line.as_bytes()) }
+    let entry = |(n, line): (usize, &str)| Entry {
+        place: format!("{name}:{}", n + 1),
+        spec: parse_submission(line.as_bytes()),
     };
     numbered.map(entry).collect()
 }
@@ -173,7 +174,9 @@ mod tests {
 
     #[test]
     fn what_is_no_document_is_said() {
-        for (name, text) in [("a.json", "{\n\"a\": }"), ("a.yaml", "a: [b"), ("a.json", ""), ("a.yml", "")] {
+        for (name, text) in
+            [("a.json", "{\n\"a\": }"), ("a.yaml", "a: [b"), ("a.json", ""), ("a.yml", "")]
+        {
             let entries = parse(name, text.as_bytes());
             assert_eq!(entries.len(), 1, "{name} {text}");
             assert!(entries[0].spec.is_err(), "{name} {text}");

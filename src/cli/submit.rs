@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::exit::{INVALID, Failure, USAGE};
+use super::exit::{Failure, INVALID, USAGE};
 use super::global::GlobalArgs;
 use super::specs::{self, Entry};
 use super::task_args::{TaskArgs, list};
@@ -154,11 +154,7 @@ async fn queue(
 }
 
 fn print(global: &GlobalArgs, submission: &Submission) -> Result<(), Failure> {
-    if global.json {
-        say::json(&submission.task)
-    } else {
-        say::line(submission.task.id.as_str())
-    }
+    if global.json { say::json(&submission.task) } else { say::line(submission.task.id.as_str()) }
 }
 
 /// A bar on stderr, if a person may see it and there is something to wait for.
@@ -167,6 +163,5 @@ fn progress(global: &GlobalArgs, len: usize) -> ProgressBar {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} queued, {per_sec}");
-    ProgressBar::new(len as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(len as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

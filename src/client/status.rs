@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Client;
-use crate::nats::status_log::parse_cancel;
 use crate::nats::BusError;
+use crate::nats::status_log::parse_cancel;
 use crate::wire::subject::TaskSubject;
 use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec};
 
@@ -94,7 +94,8 @@ impl Client {
         {
             report.outcome = Some(finished.outcome);
         }
-        let known = report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
+        let known =
+            report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
         Ok((known || report.outcome.is_some()).then_some(report))
     }
 
@@ -104,7 +105,8 @@ impl Client {
     /// The stream can't be read.
     pub async fn queued(&self, id: &TaskId) -> Result<Option<QueuedTask>, BusError> {
         let subjects = self.bus().subjects();
-        let stored = self.bus().read_last(&subjects.queue_stream(), &subjects.queue_task(id)).await?;
+        let stored =
+            self.bus().read_last(&subjects.queue_stream(), &subjects.queue_task(id)).await?;
         Ok(stored.and_then(|stored| {
             let (lane, _) = subjects.parse_queue(&stored.subject)?;
             let spec = serde_json::from_slice(&stored.payload).ok();
@@ -116,14 +118,17 @@ impl Client {
         let subjects = self.bus().subjects();
         let mut from = 1;
         loop {
-            let page =
-                self.bus().read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from).await?;
+            let page = self
+                .bus()
+                .read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from)
+                .await?;
             for stored in page.messages {
                 from = stored.seq + 1;
                 match subjects.parse_task(&stored.subject) {
                     Some((_, TaskSubject::Status)) => {
                         let event = serde_json::from_slice(&stored.payload).ok();
-                        report.push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
+                        report
+                            .push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
                     }
                     Some((_, TaskSubject::Cancel)) => {
                         report.cancel = Some(parse_cancel(&stored.payload));

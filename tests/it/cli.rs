@@ -49,8 +49,22 @@ fn help_names_every_verb_and_every_exit_code() {
     assert_eq!(code(&help), 0);
     let text = out(&help);
     for verb in [
-        "dev", "worker", "init", "run", "submit", "exec", "logs", "wait", "cancel", "status", "ls",
-        "workers", "lanes", "check", "schema", "completions",
+        "dev",
+        "worker",
+        "init",
+        "run",
+        "submit",
+        "exec",
+        "logs",
+        "wait",
+        "cancel",
+        "status",
+        "ls",
+        "workers",
+        "lanes",
+        "check",
+        "schema",
+        "completions",
     ] {
         assert!(text.lines().any(|line| line.trim_start().starts_with(verb)), "{verb}\n{text}");
     }
@@ -174,7 +188,8 @@ fn specs_are_checked_with_place_and_every_problem() {
         assert!(!text.contains("a.ndjson:1"), "{text}");
         assert_eq!(out(&output), "", "nothing is queued");
     }
-    let output = run_with_input(&["check", "-"], b"- command: [echo]\n- script: echo\n  runtime: bash\n");
+    let output =
+        run_with_input(&["check", "-"], b"- command: [echo]\n- script: echo\n  runtime: bash\n");
     assert_eq!((code(&output), out(&output).contains("2 valid")), (0, true), "{}", err(&output));
 }
 

@@ -201,9 +201,8 @@ impl Follow {
     /// All output was read and a record waits: lets it out when nothing is missing before it.
     async fn end_attempt(&mut self) -> Result<(), BusError> {
         let Some(record) = self.records.front() else { return Ok(()) };
-        let missing = record
-            .attempt_end()
-            .is_some_and(|end| !self.join.has_all(end.attempt, end.totals));
+        let missing =
+            record.attempt_end().is_some_and(|end| !self.join.has_all(end.attempt, end.totals));
         let settled = is_settled(record) || self.live.is_none();
         if !missing {
             self.release_record();
@@ -248,4 +247,3 @@ fn is_settled(record: &Record) -> bool {
     // A clock that is behind the server's makes the age negative: then it is not settled.
     Duration::try_from(age).is_ok_and(|age| age >= SETTLED)
 }
-

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use runlane::client::{Follow, FollowEvent, Gap, GapReason};
-use runlane::wire::{Attempt, Outcome, Stream, StatusEvent};
+use runlane::wire::{Attempt, Outcome, StatusEvent, Stream};
 use tokio::task::JoinSet;
 
 use super::hand::{Setup, bus, soon, task};
@@ -113,8 +113,7 @@ async fn chunks_that_are_stored_out_of_order_or_twice_come_out_right() {
     let mut followers = JoinSet::new();
     followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
     hand.start().await;
-    let chunks: Vec<_> =
-        (0..6_u8).map(|n| hand.number(Stream::Stdout, &[b'0' + n])).collect();
+    let chunks: Vec<_> = (0..6_u8).map(|n| hand.number(Stream::Stdout, &[b'0' + n])).collect();
     for n in [0, 2, 3, 1, 1, 0, 5, 4] {
         hand.store(&chunks[n]).await;
     }
@@ -247,7 +246,10 @@ async fn a_server_that_is_away_is_said_once_and_waited_for() {
     hand.start().await;
     hand.finish(0).await;
     let heard = soon(all(follow)).await;
-    assert_eq!((heard.outages, heard.steps), (0, vec!["started 1".to_owned(), "finished".to_owned()]));
+    assert_eq!(
+        (heard.outages, heard.steps),
+        (0, vec!["started 1".to_owned(), "finished".to_owned()])
+    );
 }
 
 #[tokio::test]
