@@ -101,7 +101,8 @@ impl Client {
         {
             report.outcome = Some(finished.outcome);
         }
-        let known = report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
+        let known =
+            report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
         Ok((known || report.outcome.is_some()).then_some(report))
     }
 
@@ -111,15 +112,15 @@ impl Client {
     /// The stream can't be read.
     pub async fn queued(&self, id: &TaskId) -> Result<Option<QueuedTask>, BusError> {
         let subjects = self.bus().subjects();
-        let stored = self.bus().read_last(&subjects.queue_stream(), &subjects.queue_task(id)).await?;
-        if let Some(stored) = stored {
+        // A delayed task first: it is put into the queue before it is taken from the schedules.
+        let (timers, timer) = (subjects.schedule_stream(), subjects.start_timers(id));
+        let delayed = self.bus().read_last(&timers, &timer).await?;
+        let queue = subjects.queue_stream();
+        if let Some(stored) = self.bus().read_last(&queue, &subjects.queue_task(id)).await? {
             let lane = subjects.parse_queue(&stored.subject).map(|(lane, _)| lane);
             return Ok(lane.map(|lane| QueuedTask::new(lane, &stored)));
         }
-        // A delayed task waits in the schedule stream, for the lane that its spec asks for.
-        let (timers, timer) = (subjects.schedule_stream(), subjects.schedule(id, Timer::Start));
-        let stored = self.bus().read_last(&timers, &timer).await?;
-        Ok(stored.map(|stored| {
+        Ok(delayed.map(|stored| {
             let task = crate::task::parse(&stored.payload, Some(id)).ok();
             let lane = task.map(|task| task.lane_record().id());
             QueuedTask::new(lane.unwrap_or_else(LaneId::default_lane), &stored)
@@ -130,14 +131,17 @@ impl Client {
         let subjects = self.bus().subjects();
         let mut from = 1;
         loop {
-            let page =
-                self.bus().read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from).await?;
+            let page = self
+                .bus()
+                .read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from)
+                .await?;
             for stored in page.messages {
                 from = stored.seq + 1;
                 match subjects.parse_task(&stored.subject) {
                     Some((_, TaskSubject::Status)) => {
                         let event = serde_json::from_slice(&stored.payload).ok();
-                        report.push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
+                        report
+                            .push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
                     }
                     Some((_, TaskSubject::Cancel)) => {
                         report.cancel = Some(parse_cancel(&stored.payload));
