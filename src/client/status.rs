@@ -7,7 +7,7 @@ use super::Client;
 use crate::nats::status_log::parse_cancel;
 use crate::nats::{BusError, Stored};
 use crate::wire::subject::TaskSubject;
-use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer};
+use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec};
 
 /// Records that are kept in a report; of a longer chain the newest ones.
 const MAX_RECORDS: usize = 256;
