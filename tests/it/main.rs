@@ -3,5 +3,6 @@
 mod connect;
 mod devserver;
 mod process;
+mod python_client;
 mod support;
 mod worker;
