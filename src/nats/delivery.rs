@@ -55,6 +55,10 @@ pub struct Stray {
 }
 
 impl AckHandle {
+    pub(super) fn new(reply: String) -> Self {
+        Self { reply }
+    }
+
     /// Takes the message out of the queue, confirmed. Tries a few times; a lost ack is repaired by
     /// the redelivery, which finds the finished record.
     pub async fn ack(&self, bus: &Bus) -> Result<(), BusError> {
@@ -97,7 +101,7 @@ pub(super) fn read(bus: &Bus, message: async_nats::Message) -> Option<Result<Del
     let delivered = u64::try_from(info.delivered).unwrap_or(1);
     let published = i64::try_from(info.published.unix_timestamp_nanos() / 1_000).ok();
     let published = published.and_then(|us| Timestamp::from_microsecond(us).ok());
-    let handle = AckHandle { reply: message.reply.as_ref()?.to_string() };
+    let handle = AckHandle::new(message.reply.as_ref()?.to_string());
     let subject = message.subject.to_string();
     let Some((lane, id)) = bus.subjects().parse_queue(&subject) else {
         return Some(Err(Stray { subject, handle }));

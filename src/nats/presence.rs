@@ -31,6 +31,14 @@ pub async fn withdraw(bus: &Bus, worker: &WorkerId) -> Result<(), BusError> {
     bus.purge(&kv_stream(&bucket), &key).await.map(|_| ())
 }
 
+/// Says whether a worker's record is there: it was alive at most [`PRESENCE_TTL`] ago.
+pub async fn is_there(bus: &Bus, worker: &WorkerId) -> Result<bool, BusError> {
+    let bucket = bus.subjects().workers_bucket();
+    let stored = bus.read_last(&kv_stream(&bucket), &kv_key(&bucket, worker.as_str())).await?;
+    // The marker of an expired key has no payload.
+    Ok(stored.is_some_and(|stored| !stored.payload.is_empty()))
+}
+
 /// Reads all lanes and their records.
 pub async fn lanes(bus: &Bus) -> Result<BTreeMap<LaneId, LaneRecord>, BusError> {
     let bucket = bus.subjects().lanes_bucket();

@@ -28,6 +28,8 @@ const KEY_MARKER_TTL: Duration = Duration::from_secs(60);
 pub struct TopologySettings {
     /// Copies of each stream: 1, 3 or 5.
     pub replicas: usize,
+    /// Keep everything in the server's memory: it is lost when the server ends.
+    pub memory: bool,
     /// How long status chains, cancel requests and outcomes are kept.
     pub tasks_max_age: Duration,
     /// How long output is kept.
@@ -44,6 +46,7 @@ impl Default for TopologySettings {
     fn default() -> Self {
         Self {
             replicas: 1,
+            memory: false,
             tasks_max_age: Duration::from_secs(7 * 24 * 3600),
             output_max_age: Duration::from_secs(3 * 24 * 3600),
             output_max_bytes: None,
@@ -295,8 +298,9 @@ fn differing(found: &Value, wanted: &Value, names: &[&str]) -> Vec<String> {
 
 fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
     let subjects = bus.subjects();
+    let storage = if settings.memory { StorageType::Memory } else { StorageType::File };
     let base = Config {
-        storage: StorageType::File,
+        storage,
         num_replicas: settings.replicas,
         allow_direct: true,
         ..Config::default()
@@ -340,7 +344,7 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
             max_bytes: bytes(settings.output_max_bytes),
             ..base.clone()
         },
-        bucket(subjects.lanes_bucket(), StorageType::File),
+        bucket(subjects.lanes_bucket(), storage),
         // Who is alive is true only while somebody says so: it need not survive a restart.
         bucket(subjects.workers_bucket(), StorageType::Memory),
     ]

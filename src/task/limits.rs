@@ -25,7 +25,7 @@ pub fn env_name_problem(name: &str) -> Option<&'static str> {
     if !is_env_name(name) {
         Some("is not a name; use a letter or `_`, then letters, digits and `_`")
     } else if name.starts_with("RUNLANE_") {
-        Some("names that start with RUNLANE_ are set by the worker")
+        Some("is reserved: names that start with RUNLANE_ are set by the worker")
     } else {
         None
     }

@@ -246,6 +246,15 @@ fn a_script_may_have_two_mebibytes_and_no_byte_more() {
 }
 
 #[test]
+fn a_scripts_length_is_checked_before_it_is_decoded() {
+    let longest = MAX_SCRIPT_BYTES.div_ceil(3) * 4;
+    for (len, why) in [(longest, "not base64"), (longest + 1, "2097152 bytes")] {
+        let problems = parse_value(&script(&"%".repeat(len))).expect_err("junk");
+        assert!(problems[0].message.contains(why), "{problems:?}");
+    }
+}
+
+#[test]
 fn size_is_checked_before_decoding() {
     let junk = vec![b'x'; MAX_SPEC_BYTES + 1];
     let problems = parse(&junk, None).expect_err("too large");

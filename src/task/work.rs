@@ -208,7 +208,7 @@ fn environment(env: &[EnvVar], path: &Path<'_>, problems: &mut Problems) {
     for (at, var) in env.iter().enumerate() {
         let place = path.index(at);
         if let Some(why) = env_name_problem(&var.key) {
-            problems.add(place.field("key"), format!("{}: {why}", quoted(&var.key)));
+            problems.add(place.field("key"), format!("{} {why}", quoted(&var.key)));
         }
         no_nul(&var.value, &place.field("value"), problems);
     }

@@ -30,6 +30,11 @@ use crate::wire::{CancelRequest, TaskId, WorkerState};
 /// How long a delivery that came in excess stays away; another worker gets it at once.
 const EXCESS_DELAY: Duration = Duration::from_millis(20);
 
+/// How long tasks may take to end, grace period included, when they are stopped for a drain.
+const STOPPING_TIME: Duration = Duration::from_secs(60);
+/// How long a worker waits for a server that is away before it ends all the same.
+const KILLING_TIME: Duration = Duration::from_secs(5);
+
 /// How urgently the worker is to end. Each request is at least as urgent as the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Drain {
@@ -80,6 +85,7 @@ pub(super) struct MainLoop {
     chores: JoinSet<()>,
     pulling: bool,
     drain: Drain,
+    /// When the next, more urgent step of a drain is due.
     deadline: Option<Instant>,
     report: Report,
 }
@@ -112,7 +118,7 @@ impl MainLoop {
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
-                () = at(deadline), if deadline.is_some() => self.on_drain(Drain::Stop),
+                () = at(deadline), if deadline.is_some() => self.on_deadline(),
                 _ = self.parts.presence_tick.tick() => self.announce(),
             }
         }
@@ -218,6 +224,7 @@ impl MainLoop {
         match ended {
             Ok((_, run::RunEnd::Requeued)) => self.report.requeued += 1,
             Ok((_, run::RunEnd::Done)) => {}
+            Err(error) if error.is_cancelled() => {}
             // The place is free again, and the task comes back when its lease is over.
             Err(error) => {
                 tracing::error!(%task, %error, "a run panicked; please report this as a bug");
@@ -240,18 +247,33 @@ impl MainLoop {
         tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
         self.parts.presence.set_state(WorkerState::Draining);
         self.announce();
-        let grace = match request {
+        let (grace, then) = match request {
             Drain::No => return,
             Drain::Wait => {
                 self.deadline = Some(Instant::now() + self.parts.drain_timeout);
                 return;
             }
-            Drain::Stop => None,
-            Drain::Kill => Some(Duration::ZERO),
+            Drain::Stop => (None, STOPPING_TIME),
+            Drain::Kill => (Some(Duration::ZERO), KILLING_TIME),
         };
-        self.deadline = None;
+        self.deadline = Some(Instant::now() + then);
         for active in self.active.values() {
             set_stop(&active.stop, draining(grace));
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        match self.drain {
+            Drain::No => self.deadline = None,
+            Drain::Wait => self.on_drain(Drain::Stop),
+            Drain::Stop => self.on_drain(Drain::Kill),
+            // A server that stays away: dropping a run kills its processes, and its message is still
+            // in the queue.
+            Drain::Kill => {
+                tracing::error!(running = self.active.len(), "ending without handing tasks back");
+                self.deadline = None;
+                self.runs.abort_all();
+            }
         }
     }
 

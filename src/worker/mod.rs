@@ -7,6 +7,7 @@
 //! ```
 
 mod attempt;
+mod cancel_sweep;
 mod claim;
 mod finish;
 mod lanes;

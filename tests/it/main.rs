@@ -1,8 +1,14 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod client;
+mod config;
 mod connect;
 mod devserver;
+mod layering;
 mod process;
 mod python_client;
+mod schema;
+mod solti;
+mod specs;
 mod support;
 mod worker;

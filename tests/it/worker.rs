@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use runlane::nats::Headers;
-use runlane::wire::{LaneId, Phase, StatusEvent, StopReason, Stream, TaskId};
+use runlane::wire::{LaneId, Phase, StatusEvent, StopReason, Stream, SubmitReply, TaskId};
 use runlane::worker::Drain;
 
 use crate::support::nats::TestServer;
 use crate::support::proc::{MARK, Mark, until};
-use crate::support::worker::{Fleet, shell_spec};
+use crate::support::worker::{Fleet, settings, shell_spec};
 
 fn marked(mark: &Mark, script: &str) -> String {
     format!("export {MARK}={}; {script}", mark.0)
@@ -250,4 +250,56 @@ async fn a_live_task_that_is_longer_than_its_lease_runs_once() {
     assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
     assert_eq!(fleet.events(&id).await.len(), 2);
     assert_eq!(fleet.output(&id, Stream::Stdout).await, b"done\n");
+}
+
+#[tokio::test]
+async fn a_short_spec_can_be_submitted_by_a_plain_request_and_problems_come_back() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let reply = fleet.submit(r#"{"command":["echo","hi"],"selector":"os notin (plan9)"}"#).await;
+    let SubmitReply::Accepted(submitted) = reply else { panic!("{reply:?}") };
+    assert_eq!(fleet.outcome(&submitted.id).await.phase, Phase::Succeeded);
+    assert_eq!(fleet.output(&submitted.id, Stream::Stdout).await, b"hi\n");
+    let reply = fleet.submit(r#"{"command":[],"timeout":"soon","surprise":1}"#).await;
+    let SubmitReply::Refused { problems, .. } = reply else { panic!("{reply:?}") };
+    let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert!(paths.contains(&"$.timeout") && paths.contains(&"$.surprise"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_stored_cancel_ends_a_queued_task_though_the_canceller_went_away() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    // Nobody serves the task's lane: it would wait for ever.
+    let more = r#""runnerSelector":{"matchLabels":{"gpu":"none-has-it"}},"#;
+    let spec = shell_spec("exit 0", more);
+    let id: TaskId = "waiting".parse().expect("a valid id");
+    let lane: LaneId = "some-lane".parse().expect("a valid lane");
+    let subject = fleet.bus.subjects().queue(&lane, &id);
+    fleet.bus.publish(subject, Headers::default(), spec.into()).await.expect("queued");
+    fleet.cancel(&id, r#"{"by":"somebody"}"#).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!((outcome.phase, outcome.attempt), (Phase::Canceled, None));
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_the_task_of_a_worker_that_died_with_nobody_to_take_over() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::with_lease(&server, Duration::from_secs(2)).await;
+    let worker = fleet.worker(&server, "w1", 2).await;
+    let id = fleet.shell("orphan", "echo up; sleep 600").await;
+    fleet.first_output(&id).await;
+    drop(worker);
+    fleet.forget_worker("w1").await;
+    fleet.cancel(&id, "").await;
+    // A worker that serves no lane of the task: it only settles cancels.
+    let mut settings = settings("w2", 1);
+    settings.max_lanes = 0;
+    let _other = fleet.worker_with(&server, settings).await;
+    let outcome = fleet.outcome(&id).await;
+    assert_eq!(outcome.phase, Phase::Canceled);
+    assert_eq!(outcome.worker.expect("it ran").as_str(), "w1");
 }

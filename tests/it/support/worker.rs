@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use runlane::exec::Spawner;
 use runlane::nats::topology::{self, TopologySettings};
-use runlane::nats::{Bus, Headers, StatusLog};
+use runlane::nats::{Bus, Headers, StatusLog, presence};
 use runlane::task::RunnerPolicy;
-use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, Subjects, TaskId};
+use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, SubmitReply, Subjects, TaskId};
 use runlane::worker::{Runner, SubprocessRunner, Worker, WorkerSettings};
 
 use super::nats::TestServer;
@@ -40,11 +40,24 @@ impl Fleet {
 
     /// Starts a worker in this process, with a connection of its own.
     pub(crate) async fn worker(&self, server: &TestServer, name: &str, capacity: usize) -> Worker {
+        self.worker_with(server, settings(name, capacity)).await
+    }
+
+    pub(crate) async fn worker_with(
+        &self,
+        server: &TestServer,
+        settings: WorkerSettings,
+    ) -> Worker {
         let connected = server.connect().await;
         let bus = Bus::over(&connected, Subjects::default());
-        Worker::start(bus, connected.link.clone(), spawner(), settings(name, capacity))
-            .await
-            .expect("the worker starts")
+        let worker = Worker::start(bus, connected.link.clone(), spawner(), settings).await;
+        worker.expect("the worker starts")
+    }
+
+    /// Lets a dead worker's presence record expire at once.
+    pub(crate) async fn forget_worker(&self, name: &str) {
+        let worker = name.parse().expect("a valid name");
+        presence::withdraw(&self.bus, &worker).await.expect("the server answers");
     }
 
     /// Publishes a spec straight to the default lane.
@@ -83,6 +96,17 @@ impl Fleet {
     pub(crate) async fn cancel(&self, id: &TaskId, request: &'static str) {
         let subject = self.bus.subjects().cancel(id);
         self.bus.publish(subject, Headers::default(), request.into()).await.expect("stored");
+    }
+
+    /// Asks the submit service, as any NATS client can; waits until a worker offers it.
+    pub(crate) async fn submit(&self, spec: &'static str) -> SubmitReply {
+        let start = Instant::now();
+        loop {
+            match self.bus.ask(self.bus.subjects().submit(), spec.into()).await {
+                Ok(reply) => return serde_json::from_slice(&reply).expect("a submit reply"),
+                Err(error) => assert!(start.elapsed() < DEADLINE, "{error}"),
+            }
+        }
     }
 
     /// The records of a task's chain.

@@ -1,0 +1,117 @@
+//! The stored half of following: a task's chunks in stream order, a page at a time.
+
+use std::collections::VecDeque;
+
+use super::join::Piece;
+use super::live::piece;
+use crate::nats::{Bus, BusError};
+use crate::wire::{Attempt, TaskId};
+
+/// Reads a task's stored chunks.
+pub(super) struct History {
+    bus: Bus,
+    filter: String,
+    /// Where the next page starts.
+    from: u64,
+    /// Where the attempt that is delivered starts.
+    attempt_from: u64,
+    attempt: Option<Attempt>,
+    page: VecDeque<(u64, Piece)>,
+    at_end: bool,
+}
+
+impl History {
+    pub(super) fn new(bus: Bus, id: &TaskId) -> Self {
+        let filter = bus.subjects().output_task(id);
+        Self { bus, filter, from: 1, attempt_from: 1, attempt: None, page: VecDeque::new(), at_end: false }
+    }
+
+    /// The next stored chunk that was read.
+    pub(super) fn front(&self) -> Option<&Piece> {
+        self.page.front().map(|(_, piece)| piece)
+    }
+
+    /// Takes the next chunk and its sequence in the stream.
+    pub(super) fn pop(&mut self) -> Option<(u64, Piece)> {
+        let (seq, piece) = self.page.pop_front()?;
+        if self.attempt.is_none_or(|attempt| attempt < piece.attempt) {
+            self.attempt = Some(piece.attempt);
+            self.attempt_from = seq;
+        }
+        Some((seq, piece))
+    }
+
+    /// Whether all that was stored at the last read was taken.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at_end && self.page.is_empty()
+    }
+
+    /// Has the end looked at again.
+    pub(super) fn look_again(&mut self) {
+        self.at_end = false;
+    }
+
+    /// Goes back to a sequence of the stream.
+    pub(super) fn rewind(&mut self, seq: u64) {
+        self.page.clear();
+        self.from = seq;
+        self.at_end = false;
+    }
+
+    /// Goes back to the first chunk of the attempt that is delivered.
+    pub(super) fn rewind_attempt(&mut self) {
+        self.rewind(self.attempt_from);
+    }
+
+    /// Reads one page behind what waits. Cancel safe.
+    pub(super) async fn read(&mut self) -> Result<(), BusError> {
+        let stream = self.bus.subjects().output_stream();
+        let page = self.bus.read_page(&stream, &self.filter, self.from).await?;
+        self.at_end = page.end;
+        for stored in page.messages {
+            self.from = stored.seq + 1;
+            let piece = piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
+            self.page.extend(piece.map(|piece| (stored.seq, piece)));
+        }
+        Ok(())
+    }
+
+    /// Looks through the stored chunks behind the position for one, and keeps only that.
+    pub(super) async fn find(
+        &self,
+        attempt: Attempt,
+        number: u64,
+    ) -> Result<Option<Piece>, BusError> {
+        let (stream, mut from) = (self.bus.subjects().output_stream(), self.from);
+        loop {
+            let page = self.bus.read_page(&stream, &self.filter, from).await?;
+            for stored in page.messages {
+                from = stored.seq + 1;
+                let found =
+                    piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
+                if let Some(found) = found.filter(|p| p.attempt == attempt && p.seq == number) {
+                    return Ok(Some(found));
+                }
+            }
+            if page.end {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Moves the position up to the newest stored chunk, if that is one that was delivered (its number
+    /// is below `next_seq`), so that a later repair has little to read again.
+    pub(super) async fn catch_up(&mut self, next_seq: u64) -> Result<(), BusError> {
+        let stream = self.bus.subjects().output_stream();
+        let page = self.bus.read_last_of_each(&stream, std::slice::from_ref(&self.filter)).await?;
+        for stored in page.messages {
+            let piece = piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
+            let delivered =
+                piece.is_some_and(|p| Some(p.attempt) == self.attempt && p.seq < next_seq);
+            if delivered && stored.seq >= self.from && self.page.is_empty() {
+                self.from = stored.seq + 1;
+            }
+        }
+        Ok(())
+    }
+}

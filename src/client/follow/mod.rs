@@ -1,0 +1,187 @@
+//! Follows a task's output and records from byte 0, before, during or after its run, on any machine.
+//!
+//! ```text
+//!   subscribe live ─► behind: read records, then chunks, page by page ─► listening: live chunks
+//!                       ▲                                                   │
+//!                       └── a record, a hole, dropped messages, silence ────┘
+//! ```
+//!
+//! * Pages are in stream order, so only they may change the attempt; a live chunk is the fast path and
+//!   is taken if it belongs to the attempt that is delivered.
+//! * A record that ends an attempt is let out when every byte it says is stored was delivered, or
+//!   after a bounded wait; then gaps say what is missing.
+//! * Nothing is made on the server: no consumer, no stream. Memory is bounded by one page of chunks
+//!   (4 MiB), one of records, the held chunks (8 MiB) and the live channel (8 MiB).
+//! * While the server is away it waits, and says so once.
+
+mod history;
+mod join;
+mod live;
+mod records;
+mod step;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use self::history::History;
+use self::join::{Join, Joined};
+use self::live::Live;
+use self::records::Records;
+use super::Client;
+use crate::nats::{Bus, BusError};
+use crate::wire::{Attempt, Outcome, StatusEvent, TaskId};
+
+pub use self::join::{Gap, GapReason, OutputChunk};
+
+/// Pause before a read that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a follower hears, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FollowEvent {
+    /// The program wrote something.
+    Chunk(OutputChunk),
+    /// Bytes between two chunks, or at a stream's end, are not there.
+    Gap(Gap),
+    /// The task took a step in its life. A start comes before its attempt's chunks, a retry after them.
+    Status(Box<StatusEvent>),
+    /// The server doesn't answer; the follower goes on trying.
+    Unreachable(BusError),
+    /// The server answers again; nothing was lost.
+    Reachable,
+    /// The task has ended; nothing follows.
+    Outcome(Box<Outcome>),
+}
+
+/// An ordered stream of a task's events; see the module's documentation.
+pub struct Follow {
+    records: Records,
+    history: History,
+    /// None: what is stored, and no more.
+    live: Option<Live>,
+    join: Join,
+    joined: VecDeque<Joined>,
+    ready: VecDeque<FollowEvent>,
+    behind: bool,
+    done: bool,
+    unreachable: bool,
+    /// The last attempt whose start was let out.
+    started: Option<Attempt>,
+    /// The attempt for whose start the records were read once more.
+    start_sought: Option<Attempt>,
+    wait: Waits,
+}
+
+/// What the follower waits for, and since when.
+struct Waits {
+    checked: Instant,
+    heard_output: bool,
+    /// The number of the chunk that is missing, and since when.
+    hole: Option<(u64, Instant)>,
+    end_since: Option<Instant>,
+    /// The stored chunks were read again from the attempt's start for the hole before this number.
+    rewound_for: Option<(Attempt, u64)>,
+    /// Live chunks since the position in the stream was last moved up.
+    live_chunks: u32,
+}
+
+impl Client {
+    /// Follows a task until its outcome. The task need not be there yet.
+    ///
+    /// # Errors
+    /// The subscriptions can't be made.
+    pub async fn follow(&self, id: &TaskId) -> Result<Follow, BusError> {
+        let live = Live::subscribe(self.bus(), id).await?;
+        Ok(Follow::new(self.bus(), id, Some(live)))
+    }
+
+    /// Reads what is stored of a task, and ends there.
+    pub fn stored(&self, id: &TaskId) -> Follow {
+        Follow::new(self.bus(), id, None)
+    }
+}
+
+impl Follow {
+    fn new(bus: &Bus, id: &TaskId, live: Option<Live>) -> Self {
+        Self {
+            records: Records::new(bus.clone(), id),
+            history: History::new(bus.clone(), id),
+            live,
+            join: Join::default(),
+            joined: VecDeque::new(),
+            ready: VecDeque::new(),
+            behind: true,
+            done: false,
+            unreachable: false,
+            started: None,
+            start_sought: None,
+            wait: Waits {
+                checked: Instant::now(),
+                heard_output: false,
+                hole: None,
+                end_since: None,
+                rewound_for: None,
+                live_chunks: 0,
+            },
+        }
+    }
+
+    /// Returns the next event; `None` after the outcome, or after the last stored event. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection is closed, or the server refuses the reads. A server that is away is no error
+    /// while following, only when reading what is stored.
+    pub async fn next(&mut self) -> Result<Option<FollowEvent>, BusError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.done {
+                return Ok(None);
+            }
+            match self.advance().await {
+                Ok(()) => {}
+                Err(error) if error.is_passing() && self.live.is_some() => {
+                    if !self.unreachable {
+                        self.unreachable = true;
+                        return Ok(Some(FollowEvent::Unreachable(error)));
+                    }
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<(), BusError> {
+        if self.behind {
+            return self.catch_up().await;
+        }
+        match self.live {
+            Some(_) => self.listen().await,
+            None => {
+                self.join.let_out(&mut self.joined);
+                self.flush();
+                self.done = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// The server answered.
+    fn reached(&mut self) {
+        if std::mem::take(&mut self.unreachable) {
+            self.ready.push_back(FollowEvent::Reachable);
+        }
+    }
+
+    fn flush(&mut self) {
+        let event = |joined| match joined {
+            Joined::Chunk(chunk) => FollowEvent::Chunk(chunk),
+            Joined::Gap(gap) => FollowEvent::Gap(gap),
+        };
+        self.ready.extend(self.joined.drain(..).map(event));
+    }
+}

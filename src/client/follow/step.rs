@@ -1,0 +1,251 @@
+//! The follower's steps: each reads at most one page, or hears one live message.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::join::{Piece, Pushed};
+use super::live::LiveMessage;
+use super::records::{Record, What};
+use super::{Follow, FollowEvent};
+use crate::nats::BusError;
+use crate::wire::Attempt;
+
+/// How often the streams are looked at when nothing is heard: a live message may be lost.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a chunk that is missing is looked for.
+const HOLE_INTERVAL: Duration = Duration::from_millis(250);
+/// After this time a chunk that is missing is looked for from the start of its attempt.
+const HOLE_REWIND: Duration = Duration::from_secs(6);
+/// After this time a chunk that is missing is given up. A worker tries a publish again after 5 s.
+const HOLE_PATIENCE: Duration = Duration::from_secs(12);
+/// How long chunks may come after the record that says that they are stored: replicas lag.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two looks for those.
+const END_PAUSE: Duration = Duration::from_millis(100);
+/// Records older than this have no chunks on the way.
+const SETTLED: Duration = Duration::from_secs(30);
+/// Live chunks after which the position in the stream is moved up.
+const ANCHOR_CHUNKS: u32 = 512;
+
+impl Follow {
+    /// Lets out one record or chunk in the right order, or reads what is needed to know which.
+    pub(super) async fn catch_up(&mut self) -> Result<(), BusError> {
+        if self.records.needs_read() {
+            self.records.read().await?;
+            self.reached();
+            if self.records.front().is_some() {
+                // What these records say is stored may have been stored after the last read.
+                self.history.look_again();
+            }
+            return Ok(());
+        }
+        match self.history.front().map(|piece| piece.attempt) {
+            Some(attempt) if self.records.front().is_some_and(|r| r.precedes(attempt)) => {
+                self.release_record();
+                Ok(())
+            }
+            Some(attempt) if self.lacks_start(attempt) => {
+                self.start_sought = Some(attempt);
+                self.records.look_again();
+                Ok(())
+            }
+            Some(_) => self.take_stored().await,
+            None if !self.history.is_at_end() => {
+                self.history.read().await?;
+                self.reached();
+                Ok(())
+            }
+            None if self.records.front().is_some() => self.end_attempt().await,
+            None => {
+                self.rest();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for something live, or until it is time to look at the streams.
+    pub(super) async fn listen(&mut self) -> Result<(), BusError> {
+        let anchor_due = self.wait.live_chunks >= ANCHOR_CHUNKS && !self.join.has_hole();
+        if anchor_due {
+            self.history.catch_up(self.join.next_seq()).await?;
+            self.wait.live_chunks = 0;
+        }
+        let interval = if self.join.has_hole() { HOLE_INTERVAL } else { CHECK_INTERVAL };
+        let check = sleep_until(self.wait.checked + interval);
+        let Some(live) = &mut self.live else { return Ok(()) };
+        // Cancel safe: a message stays in the channel until taken.
+        tokio::select! {
+            message = live.next() => self.hear(message),
+            () = check => self.check(),
+        }
+        if self.live.as_ref().is_some_and(super::live::Live::take_dropped) {
+            self.records.look_again();
+            self.history.look_again();
+            self.behind = true;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, message: LiveMessage) {
+        match message {
+            LiveMessage::Record => {
+                self.records.look_again();
+                self.behind = true;
+            }
+            LiveMessage::Output(piece) if self.join.is_current(&piece) => self.take_live(piece),
+            LiveMessage::Output(piece) if self.join.attempt() > Some(piece.attempt) => {}
+            LiveMessage::Output(_) => {
+                self.history.look_again();
+                self.behind = true;
+            }
+        }
+    }
+
+    fn take_live(&mut self, piece: Piece) {
+        self.wait.heard_output = true;
+        self.wait.live_chunks += 1;
+        if self.join.push(piece, &mut self.joined) == Pushed::Refused {
+            self.history.look_again();
+            self.behind = true;
+        }
+        self.note_hole();
+        self.flush();
+    }
+
+    fn note_hole(&mut self) {
+        let hole = self.join.has_hole().then(|| self.join.next_seq());
+        if self.wait.hole.map(|(seq, _)| seq) != hole {
+            self.wait.hole = hole.map(|seq| (seq, Instant::now()));
+        }
+    }
+
+    fn check(&mut self) {
+        self.wait.checked = Instant::now();
+        self.records.look_again();
+        let heard = std::mem::take(&mut self.wait.heard_output);
+        if !heard || self.join.has_hole() {
+            self.history.look_again();
+        }
+        self.behind = true;
+    }
+
+    /// Whether the start of a chunk's attempt was never let out, and the records may say it by now.
+    fn lacks_start(&self, attempt: Attempt) -> bool {
+        self.records.front().is_none()
+            && self.started < Some(attempt)
+            && self.start_sought != Some(attempt)
+    }
+
+    async fn take_stored(&mut self) -> Result<(), BusError> {
+        let Some((seq, piece)) = self.history.pop() else { return Ok(()) };
+        let attempt = piece.attempt;
+        let pushed = self.join.push(piece, &mut self.joined);
+        self.flush();
+        if pushed == Pushed::Taken {
+            self.note_hole();
+            return Ok(());
+        }
+        // No room to hold what follows a missing chunk: look for that one alone, then read on here.
+        self.history.rewind(seq);
+        let found = self.history.find(attempt, self.join.next_seq()).await?;
+        match found {
+            Some(found) => {
+                let pushed = self.join.push(found, &mut self.joined);
+                debug_assert_eq!(pushed, Pushed::Taken, "the next chunk is always taken");
+            }
+            None if self.live.is_none() || self.hole_is_older_than(HOLE_PATIENCE) => {
+                self.join.skip_hole(&mut self.joined);
+            }
+            // It may be on its way: listen, and come back.
+            None => self.behind = false,
+        }
+        self.note_hole();
+        self.flush();
+        Ok(())
+    }
+
+    fn hole_is_older_than(&self, limit: Duration) -> bool {
+        self.wait.hole.is_some_and(|(_, since)| since.elapsed() >= limit)
+    }
+
+    /// All that is stored was read. A hole that stays is looked for from the start, then given up.
+    fn rest(&mut self) {
+        self.behind = false;
+        self.wait.checked = Instant::now();
+        if self.live.is_none() || !self.join.has_hole() {
+            return;
+        }
+        if self.hole_is_older_than(HOLE_PATIENCE) {
+            self.join.skip_hole(&mut self.joined);
+            self.note_hole();
+            self.flush();
+        } else if self.hole_is_older_than(HOLE_REWIND) && self.rewind_once() {
+            self.behind = true;
+        }
+    }
+
+    /// Goes back to the attempt's start, once for each hole: the position may have been moved up past
+    /// a chunk that was stored out of order.
+    fn rewind_once(&mut self) -> bool {
+        let hole = self.join.attempt().map(|attempt| (attempt, self.join.next_seq()));
+        if hole.is_none() || self.wait.rewound_for == hole {
+            return false;
+        }
+        self.wait.rewound_for = hole;
+        self.history.rewind_attempt();
+        true
+    }
+
+    /// All output was read and a record waits: lets it out when nothing is missing before it.
+    async fn end_attempt(&mut self) -> Result<(), BusError> {
+        let Some(record) = self.records.front() else { return Ok(()) };
+        let missing = record
+            .attempt_end()
+            .is_some_and(|end| !self.join.has_all(end.attempt, end.totals));
+        let settled = is_settled(record) || self.live.is_none();
+        if !missing {
+            self.release_record();
+            return Ok(());
+        }
+        if self.live.is_some() && self.rewind_once() {
+            return Ok(());
+        }
+        let since = *self.wait.end_since.get_or_insert_with(Instant::now);
+        if settled || since.elapsed() >= END_PATIENCE {
+            self.release_record();
+        } else {
+            sleep(END_PAUSE).await;
+            self.history.look_again();
+        }
+        Ok(())
+    }
+
+    fn release_record(&mut self) {
+        let Some(record) = self.records.pop() else { return };
+        self.wait.end_since = None;
+        match record.attempt_end() {
+            Some(end) => self.join.finish(end.attempt, end.totals, &mut self.joined),
+            None => self.join.let_out(&mut self.joined),
+        }
+        self.note_hole();
+        self.flush();
+        self.started = self.started.max(record.starts());
+        let outcome = record.outcome().cloned();
+        if let What::Status(event) = record.what {
+            self.ready.push_back(FollowEvent::Status(event));
+        }
+        if let Some(outcome) = outcome {
+            self.ready.push_back(FollowEvent::Outcome(Box::new(outcome)));
+            self.done = true;
+        }
+    }
+}
+
+fn is_settled(record: &Record) -> bool {
+    let age = Timestamp::now().duration_since(record.stored_at);
+    // A clock that is behind the server's makes the age negative: then it is not settled.
+    Duration::try_from(age).is_ok_and(|age| age >= SETTLED)
+}
+

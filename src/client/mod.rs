@@ -1,0 +1,35 @@
+//! What the command line and Rust programs use: submit, follow, wait, cancel, look.
+//!
+//! | file | does |
+//! |---|---|
+//! | `submit`, `bulk` | puts tasks in their lanes' queues, once each |
+//! | `follow` | output and records in order, from byte 0, until the outcome |
+//! | `wait` | the outcomes of many tasks |
+//! | `cancel` | ends a task wherever it is, or says why not |
+//! | `status`, `list` | one task's records; the newest tasks |
+//! | `workers`, `lanes` | who is there, what waits, and which label each worker lacks |
+//!
+//! Everything goes through [`Bus`]; any NATS client can do the same from docs/protocol.md.
+
+pub mod bulk;
+pub mod cancel;
+pub mod follow;
+pub mod lanes;
+pub mod list;
+pub mod status;
+pub mod submit;
+pub mod wait;
+pub mod workers;
+
+mod bucket;
+mod connection;
+
+pub use cancel::{CancelError, CancelOptions, Canceled, UnknownTask};
+pub use connection::Client;
+pub use follow::{Follow, FollowEvent, Gap, GapReason, OutputChunk};
+pub use lanes::{LaneReport, WorkerMismatch};
+pub use list::{ListFilter, Listed, Listing};
+pub use status::{QueuedTask, TaskReport};
+pub use submit::{Submission, SubmitError, Submitter};
+pub use wait::Waiter;
+pub use workers::WorkerList;

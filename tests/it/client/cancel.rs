@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use runlane::client::{CancelError, CancelOptions, Canceled, UnknownTask};
+use runlane::nats::StatusLog;
+use runlane::wire::{CancelRequest, Phase, StopReason, TaskId};
+use tokio::task::JoinSet;
+
+use super::hand::{Setup, echo, soon, task};
+
+fn options() -> CancelOptions {
+    CancelOptions {
+        request: CancelRequest {
+            reason: Some("enough".to_owned()),
+            by: Some("me".to_owned()),
+            grace_ms: None,
+        },
+        wait: Duration::from_secs(10),
+        unknown: UnknownTask::Refuse,
+    }
+}
+
+async fn assert_ended_once(setup: &Setup, id: &TaskId) {
+    let log = StatusLog::new(setup.bus.clone());
+    let outcome = log.outcome(id).await.expect("read").expect("there is an outcome");
+    assert_eq!(outcome.phase, Phase::Canceled);
+    let cause = outcome.cause.expect("a cause");
+    assert_eq!((cause.reason, cause.message.as_deref()), (StopReason::Canceled, Some("enough")));
+    assert_eq!(setup.client.queued(id).await.expect("read"), None, "the message is gone");
+}
+
+#[tokio::test]
+async fn a_queued_task_ends_without_a_start() {
+    let setup = Setup::new().await;
+    let id = setup.client.submit(echo("queued")).await.expect("queued").task.id;
+    let canceled = soon(setup.client.cancel(&id, &options())).await.expect("canceled");
+    let Canceled::Ended(outcome) = canceled else { panic!("{canceled:?}") };
+    assert_eq!((outcome.attempt, outcome.lane.is_some()), (None, true));
+    assert_ended_once(&setup, &id).await;
+    let again = soon(setup.client.cancel(&id, &options())).await.expect("known");
+    assert!(matches!(again, Canceled::AlreadyEnded(_)), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_next_attempt_ends_with_what_it_was() {
+    let setup = Setup::new().await;
+    let id = setup.client.submit(echo("retrying")).await.expect("queued").task.id;
+    let mut hand = setup.hand("retrying");
+    hand.start().await;
+    hand.retry().await;
+    let canceled = soon(setup.client.cancel(&id, &options())).await.expect("canceled");
+    let Canceled::Ended(outcome) = canceled else { panic!("{canceled:?}") };
+    assert_eq!((outcome.exit_code, outcome.output.is_some()), (Some(1), true));
+    assert_ended_once(&setup, &id).await;
+}
+
+#[tokio::test]
+async fn a_running_task_is_ended_by_its_worker() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("running");
+    hand.start().await;
+    let mut requests = setup.bus.subscribe(setup.bus.subjects().cancel_all()).await.expect("heard");
+    let (client, id) = (setup.client.clone(), hand.id.clone());
+    let mut cancels = JoinSet::new();
+    cancels.spawn(async move { client.cancel(&id, &options()).await });
+    let request = soon(requests.next()).await.expect("a request");
+    assert_eq!(request.subject, setup.bus.subjects().cancel(&hand.id));
+    let outcome = hand.outcome(Phase::Canceled, 143);
+    hand.finish_with(outcome).await;
+    let canceled = soon(cancels.join_next()).await.expect("one").expect("no panic");
+    let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
+    assert_eq!((outcome.phase, outcome.exit_code), (Phase::Canceled, Some(143)));
+}
+
+#[tokio::test]
+async fn a_running_task_whose_worker_does_nothing_is_said_to_be_requested() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("deaf");
+    hand.start().await;
+    let options = CancelOptions { wait: Duration::from_millis(300), ..options() };
+    let canceled = soon(setup.client.cancel(&hand.id, &options)).await.expect("stored");
+    assert_eq!(canceled, Canceled::Requested);
+    let log = StatusLog::new(setup.bus.clone());
+    assert_eq!(log.cancel_request(&hand.id).await.expect("read"), Some(options.request));
+}
+
+#[tokio::test]
+async fn an_unknown_task_is_refused_before_anything_is_stored() {
+    let setup = Setup::new().await;
+    let id = task("nobody");
+    let error = soon(setup.client.cancel(&id, &options())).await.expect_err("unknown");
+    assert!(matches!(error, CancelError::Unknown(_)), "{error}");
+    assert_eq!(StatusLog::new(setup.bus.clone()).last_seq(&id).await.expect("read"), 0);
+}
+
+#[tokio::test]
+async fn an_unknown_task_can_be_ended_before_it_is_submitted() {
+    let setup = Setup::new().await;
+    let id = task("later");
+    let options = CancelOptions { unknown: UnknownTask::EndIt, ..options() };
+    soon(setup.client.cancel(&id, &options)).await.expect("ended");
+    let late = setup.client.submit(echo("later")).await.expect("known");
+    assert_eq!((late.task.duplicate, late.phase), (true, Phase::Canceled));
+    assert_ended_once(&setup, &id).await;
+}
