@@ -4,6 +4,7 @@ mod client;
 mod config;
 mod connect;
 mod devserver;
+mod docs;
 mod layering;
 mod process;
 mod python_client;

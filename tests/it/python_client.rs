@@ -73,6 +73,25 @@ async fn the_python_client_submits_follows_and_exits_with_the_code() {
 }
 
 #[tokio::test]
+async fn the_python_client_submits_by_request_too() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let output = client(&server, &[("SUBMIT", "request")], &["echo", "by request"]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(0), &b"by request\n"[..]),
+        "{stderr}"
+    );
+    // A wrong spec is refused with its problems, and nothing is queued.
+    let output = client(&server, &[("SUBMIT", "request")], &[""]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("\"problems\""), "{stderr}");
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
 async fn the_python_client_gets_every_byte() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
