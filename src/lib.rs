@@ -1,12 +1,12 @@
 //! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod devserver;
 pub mod exec;
 pub mod nats;
 pub mod output;
-pub mod setup;
 pub mod task;
 pub mod telemetry;
 pub mod wire;

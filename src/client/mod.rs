@@ -5,6 +5,7 @@
 //! | `submit`, `bulk` | puts tasks in their lanes' queues, once each |
 //! | `follow` | output and records in order, from byte 0, until the outcome |
 //! | `wait` | the outcomes of many tasks |
+//! | `schedule` | delays, expiry and the end of results, kept by the server's clock |
 //! | `cancel` | ends a task wherever it is, or says why not |
 //! | `status`, `list` | one task's records; the newest tasks |
 //! | `workers`, `lanes` | who is there, what waits, and which label each worker lacks |
@@ -16,6 +17,7 @@ pub mod cancel;
 pub mod follow;
 pub mod lanes;
 pub mod list;
+pub(crate) mod schedule;
 pub mod status;
 pub mod submit;
 pub mod wait;

@@ -128,9 +128,15 @@ pub struct Incoming {
 pub struct Headers(HeaderMap);
 
 impl Headers {
+    /// When a schedule is due (ADR-51).
+    pub const SCHEDULE: &str = "Nats-Schedule";
+    /// Where it goes then (ADR-51).
+    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value)] // a call with a number or a text reads better
+    pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
         self.0.insert(name, value.to_string().as_str());
         self
     }

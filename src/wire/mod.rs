@@ -23,7 +23,7 @@ pub use status::{
     CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
     Retrying, Started, StatusEvent, StopReason,
 };
-pub use subject::Subjects;
+pub use subject::{Subjects, Timer};
 pub use submit::{SubmitReply, Submitted};
 pub use task_spec::{
     Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, Kind, OnWorkerLost, Operator,

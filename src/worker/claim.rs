@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{Shared, STORE_PATIENCE};
+use crate::client::schedule::expired;
 use crate::nats::{Append, BusError, Delivery, StatusEntry};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
@@ -44,7 +45,13 @@ pub(super) struct Taken {
 /// What the worker wants to do with the task once it has it.
 pub(super) enum Intent {
     /// Run it with this runner, under this run id.
-    Run { runner: String, slot: Option<String>, losses: LossPolicy },
+    Run {
+        runner: String,
+        slot: Option<String>,
+        losses: LossPolicy,
+        /// The time after which a task that never started is `expired`.
+        start_by: Option<Timestamp>,
+    },
     /// End it as rejected.
     Reject(ErrorDetail),
 }
@@ -150,6 +157,12 @@ fn first_event(
             let mut outcome = ended_here(shared, delivery, Phase::Rejected);
             outcome.error = Some(error.clone());
             finished(outcome)
+        }
+        Intent::Run { start_by: Some(start_by), .. }
+            if counts.attempt == Attempt::FIRST && Timestamp::now() > *start_by =>
+        {
+            let lane = Some(delivery.lane.clone());
+            finished(Outcome { lane, ..expired(&delivery.id) })
         }
         Intent::Run { runner, slot, .. } => {
             let slot = slot.as_deref().unwrap_or(delivery.lane.as_str());

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::cancel_sweep;
+use super::chores::{self, Sort};
 use super::lanes::{LaneWatch, Lanes};
 use super::main_loop::{Drain, LoopParts, MainLoop, Report};
 use super::presence::{PresenceWriter, features};
@@ -117,7 +117,8 @@ impl Worker {
         services.spawn(lane_watch.run());
         let inputs = IntakeInputs { lanes: names, room, link: link.clone(), closing };
         services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
-        services.spawn(cancel_sweep::run(bus.clone()));
+        services.spawn(chores::run(bus.clone(), Sort::Cancels));
+        services.spawn(chores::run(bus.clone(), Sort::Due));
         if settings.submit_service {
             services.spawn(service::run(bus.clone(), settings.worker.clone()));
         }
