@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runlane::task::parse_submission;
-use runlane::wire::{Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId};
+use runlane::wire::{Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer};
 
 const PAGES: [&str; 6] = [
     "README.md",
@@ -127,9 +127,14 @@ fn the_subjects_tables_are_those_of_the_program() {
         (names.status(&id), names.tasks_stream()),
         (names.cancel(&id), names.tasks_stream()),
         (names.outcome(&id), names.tasks_stream()),
+        (names.spec(&id), names.tasks_stream()),
     ]
     .into();
     wanted.extend(outputs);
+    for timer in [Timer::Start, Timer::Expire, Timer::Purge] {
+        wanted.insert((names.schedule(&id, timer), names.schedule_stream()));
+        wanted.insert((names.due(&id, timer), names.schedule_stream()));
+    }
     for (page, heading) in [("README.md", "## Subjects"), ("docs/protocol.md", "## Names")] {
         let mut found = BTreeSet::new();
         for row in table(page, heading) {
