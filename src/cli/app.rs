@@ -82,6 +82,11 @@ fn start(cli: Cli) -> Result<u8, Failure> {
 }
 
 async fn perform(Cli { global, verb }: Cli) -> Result<u8, Failure> {
+    // These two log always, by their own configuration.
+    let is_daemon = matches!(verb, Verb::Worker(_) | Verb::Dev(_));
+    if global.log.is_some() && !is_daemon {
+        worker::start_log(&global.config()?)?;
+    }
     match verb {
         Verb::Dev(args) => dev::run(&global, args).await,
         Verb::Worker(args) => worker::run(&global, args).await,

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{INVALID, Failure};
+use super::exit::{Failure, INVALID};
 use super::global::{GlobalArgs, open};
 use super::specs;
 use super::task_args::list;
@@ -33,11 +33,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &CheckArgs) -> Result<u8, Fai
 fn check_config(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
     let config = Config::load(Some(Path::new(file)), RawConfig::default())?;
     let runners: Vec<&str> = config.worker.runners.iter().map(|runner| &*runner.name).collect();
-    ok(
-        global,
-        file,
-        &format!("a configuration with the runners {}", runners.join(", ")),
-    )
+    ok(global, file, &format!("a configuration with the runners {}", runners.join(", ")))
 }
 
 fn check_specs(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
@@ -103,9 +99,14 @@ async fn check_installation(global: &GlobalArgs) -> Result<u8, Failure> {
         say::json(&found)?;
         return Ok(0);
     }
-    let Installation { server, server_version, max_payload, namespace, lanes, workers, host } = found;
-    say::line(format!("server     {server}, nats-server {server_version}, max_payload {max_payload}"))?;
-    say::line(format!("namespace  {namespace}: set up, {lanes} lane(s), {workers} live worker(s)"))?;
+    let Installation { server, server_version, max_payload, namespace, lanes, workers, host } =
+        found;
+    say::line(format!(
+        "server     {server}, nats-server {server_version}, max_payload {max_payload}"
+    ))?;
+    say::line(format!(
+        "namespace  {namespace}: set up, {lanes} lane(s), {workers} live worker(s)"
+    ))?;
     say::line(format!("this host  {}", text::labels(&host)))?;
     Ok(0)
 }

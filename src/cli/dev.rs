@@ -38,7 +38,13 @@ pub(super) struct DevArgs {
     capacity: Option<u32>,
 
     /// Label of the worker. Can be repeated
-    #[arg(long, short = 'l', env = "RUNLANE_LABELS", value_name = "NAME=VALUE", value_delimiter = ',')]
+    #[arg(
+        long,
+        short = 'l',
+        env = "RUNLANE_LABELS",
+        value_name = "NAME=VALUE",
+        value_delimiter = ','
+    )]
     label: Vec<String>,
 
     /// Serve the worker's /metrics, /healthz and /readyz at this address

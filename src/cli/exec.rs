@@ -6,7 +6,9 @@ use clap::Args;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::exit::{self, CANCELED, CANNOT_EXECUTE, FAILED, Failure, INVALID, NOT_FOUND, TIMEOUT, USAGE};
+use super::exit::{
+    self, CANCELED, CANNOT_EXECUTE, FAILED, Failure, INVALID, NOT_FOUND, TIMEOUT, USAGE,
+};
 use super::global::GlobalArgs;
 use super::run::Stops;
 use super::task_args::{TaskArgs, list};
@@ -64,7 +66,8 @@ pub(super) async fn run(global: &GlobalArgs, args: &ExecArgs) -> Result<u8, Fail
         let _pump_is_done = gone.send(());
         ended
     };
-    let work = async { tokio::join!(supervised, pump(stdout, stderr, settings, leader_gone, sink, None)) };
+    let work =
+        async { tokio::join!(supervised, pump(stdout, stderr, settings, leader_gone, sink, None)) };
     tokio::pin!(work);
     let mut asked = 0;
     let (ended, _) = loop {

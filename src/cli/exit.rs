@@ -87,11 +87,12 @@ fn of_failure(outcome: &Outcome) -> u8 {
     }
 }
 
-/// Whether the program itself was not found: the wording is strerror's for ENOENT, or the executor's
-/// for a name that stands nowhere in PATH.
+/// Whether the program itself was not found. The outcome has no error number, so this goes by the
+/// wording that the executor gives ENOENT.
 pub(super) fn is_not_found(step: &str, message: &str) -> bool {
-    step == "exec"
-        && (message.contains("No such file or directory") || message.contains("not found in PATH"))
+    let found = ["not found in path", "no such file or directory"];
+    let message = message.to_ascii_lowercase();
+    step == "exec" && found.iter().any(|wording| message.contains(wording))
 }
 
 /// An exit status has 8 bits (wait(2)).
@@ -265,10 +266,10 @@ mod tests {
             (exited(Phase::Failed, 256), 1),
             (Outcome { signal: Some(9), ..outcome(Phase::Failed) }, 137),
             (exhausted_by_timeouts(), 124),
-            (failed_at("exec", "nosuch: No such file or directory"), 127),
-            (failed_at("exec", "cannot run \"nosuch\": not found in PATH /usr/bin:/bin"), 127),
-            (failed_at("exec", "/etc: Permission denied"), 126),
-            (failed_at("chdir", "/nowhere: No such file or directory"), 126),
+            (failed_at("exec", "exec: cannot run \"nosuch\": not found in PATH /bin"), 127),
+            (failed_at("exec", "exec: cannot run \"/no/such\": no such file or directory"), 127),
+            (failed_at("exec", "exec: cannot run \"/etc\": permission denied"), 126),
+            (failed_at("chdir", "chdir: cannot enter \"/x\": no such file or directory"), 126),
             (outcome(Phase::Timeout), 124),
             (outcome(Phase::Canceled), 130),
             (outcome(Phase::Rejected), 65),

@@ -89,6 +89,15 @@ pub(super) struct GlobalArgs {
     #[arg(long, short = 'q', global = true, env = "RUNLANE_QUIET")]
     #[arg(value_parser = FalseyValueParser::new())]
     pub(super) quiet: bool,
+
+    /// Log to stderr, in the syntax of RUST_LOG, such as runlane=debug,warn. Without it only `worker`
+    /// and `dev` log
+    #[arg(long, global = true, env = "RUNLANE_LOG", value_name = "FILTER")]
+    pub(super) log: Option<String>,
+
+    /// How log lines are written: text or json
+    #[arg(long, global = true, env = "RUNLANE_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 impl GlobalArgs {
@@ -108,6 +117,8 @@ impl GlobalArgs {
         nats.tls.key = self.tls_key.clone();
         nats.tls.required = self.tls.then_some(true);
         nats.tls.first = self.tls_first.then_some(true);
+        raw.log.filter = self.log.clone();
+        raw.log.format = self.log_format.clone();
         raw
     }
 

@@ -64,8 +64,14 @@ mod tests {
             }],
         };
         let text = render(&[report]);
-        assert!(text.starts_with("LANE  WAITING  RUNNING  WORKERS  KIND        SELECTOR\n"), "{text}");
-        assert!(text.contains("\nabc   3        0        0        subprocess  gpu=h200\n"), "{text}");
+        assert!(
+            text.starts_with("LANE  WAITING  RUNNING  WORKERS  KIND        SELECTOR\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nabc   3        0        0        subprocess  gpu=h200\n"),
+            "{text}"
+        );
         assert!(text.contains("! abc: waiting: no worker can take"), "{text}");
         assert!(text.contains("\n  w1 lacks gpu=h200 (has none)"), "{text}");
     }

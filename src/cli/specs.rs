@@ -41,13 +41,20 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Vec<Entry> {
         Some("ndjson" | "jsonl") => lines(name, text),
         Some("yaml" | "yml") => yaml(name, text),
         _ if !text.trim_start().starts_with(['{', '[']) => yaml(name, text),
-        _ if has_one_a_line(text) => lines(name, text),
+        // A line that is broken must not hide those after it.
+        _ if !is_json(text) && has_one_a_line(text) => lines(name, text),
         _ => json(name, text),
     }
 }
 
 fn broken(place: String, message: impl Into<String>) -> Entry {
     Entry { place, spec: Err(vec![Problem::new("$", message)]) }
+}
+
+/// Whether the text is one or several JSON documents, with nothing broken.
+fn is_json(text: &str) -> bool {
+    let mut documents = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    documents.all(|document| document.is_ok())
 }
 
 /// Whether the first line is a whole document and another line follows.
@@ -61,29 +68,31 @@ fn has_one_a_line(text: &str) -> bool {
 
 fn lines(name: &str, text: &str) -> Vec<Entry> {
     let numbered = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let entry = |(n, line): (usize, &str)| {
-        Entry { place: format!("{name}:{}", n + 1), spec: parse_submission(line.as_bytes()) }
+    let entry = |(n, line): (usize, &str)| Entry {
+        place: format!("{name}:{}", n + 1),
+        spec: parse_submission(line.as_bytes()),
     };
     numbered.map(entry).collect()
 }
 
 fn json(name: &str, text: &str) -> Vec<Entry> {
-    // Each piece lies in the text, so its place is known.
-    let line_of = |piece: &str| {
-        let at = piece.as_ptr().addr() - text.as_ptr().addr();
-        text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
-    };
-    let entry = |piece: &str| Entry {
-        place: format!("{name}:{}", line_of(piece)),
-        spec: parse_submission(piece.as_bytes()),
+    // Each piece lies in the text, behind the one before, so its line is counted from there.
+    let (mut at, mut line) = (0, 1);
+    let mut entry = |piece: &str| {
+        let start = piece.as_ptr().addr() - text.as_ptr().addr();
+        line += text.as_bytes()[at..start].iter().filter(|byte| **byte == b'\n').count();
+        at = start;
+        Entry { place: format!("{name}:{line}"), spec: parse_submission(piece.as_bytes()) }
     };
     let mut entries = Vec::new();
     for document in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
         match document {
-            Ok(document) => match serde_json::from_str::<Vec<&RawValue>>(document.get()) {
-                Ok(items) => entries.extend(items.iter().map(|item| entry(item.get()))),
-                Err(_) => entries.push(entry(document.get())),
-            },
+            Ok(document) if document.get().starts_with('[') => {
+                let items = serde_json::from_str::<Vec<&RawValue>>(document.get());
+                let items = items.expect("a document that starts with [ and was read is an array");
+                entries.extend(items.iter().map(|item| entry(item.get())));
+            }
+            Ok(document) => entries.push(entry(document.get())),
             Err(error) => {
                 let place = format!("{name}:{}", error.line());
                 entries.push(broken(place, format!("is not JSON: {error}")));
@@ -156,13 +165,18 @@ mod tests {
     #[test]
     fn a_bad_spec_does_not_hide_the_others() {
         let text = format!("{ECHO}\nnot json\n{{\"command\":[],\"tiemout\":1}}\n{ECHO}\n");
-        assert_eq!(places("a.ndjson", &text), ["a.ndjson:1", "a.ndjson:2 !1", "a.ndjson:3 !2", "a.ndjson:4"]);
+        for name in ["a.ndjson", "stdin"] {
+            let wanted = [":1", ":2 !1", ":3 !2", ":4"].map(|place| format!("{name}{place}"));
+            assert_eq!(places(name, &text), wanted);
+        }
         assert_eq!(places("a.yml", "- command: []\n- command: [b]\n"), ["a.yml[0] !1", "a.yml[1]"]);
     }
 
     #[test]
     fn what_is_no_document_is_said() {
-        for (name, text) in [("a.json", "{\n\"a\": }"), ("a.yaml", "a: [b"), ("a.json", ""), ("a.yml", "")] {
+        for (name, text) in
+            [("a.json", "{\n\"a\": }"), ("a.yaml", "a: [b"), ("a.json", ""), ("a.yml", "")]
+        {
             let entries = parse(name, text.as_bytes());
             assert_eq!(entries.len(), 1, "{name} {text}");
             assert!(entries[0].spec.is_err(), "{name} {text}");

@@ -5,10 +5,11 @@ use std::io::IsTerminal as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::exit::{INVALID, Failure, USAGE};
+use super::exit::{Failure, INVALID, USAGE};
 use super::global::GlobalArgs;
 use super::specs::{self, Entry};
 use super::task_args::{TaskArgs, list};
+use super::wait::Ends;
 use super::{run, say, wait};
 use crate::client::{Client, Submission};
 use crate::wire::{TaskId, TaskSpec};
@@ -66,7 +67,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &SubmitArgs) -> Result<u8, Fa
         [one] if args.follow => run::attend(global, &client, &one.task.id, &one.task.lane).await?,
         _ if args.wait => {
             let ids: Vec<TaskId> = queued.iter().map(|one| one.task.id.clone()).collect();
-            wait::all(global, &client, &ids, None).await?
+            wait::all(global, &client, &ids, None, Ends::AsNotes).await?
         }
         _ => 0,
     };
@@ -153,20 +154,14 @@ async fn queue(
 }
 
 fn print(global: &GlobalArgs, submission: &Submission) -> Result<(), Failure> {
-    if global.json {
-        say::json(&submission.task)
-    } else {
-        say::line(submission.task.id.as_str())
-    }
+    if global.json { say::json(&submission.task) } else { say::line(submission.task.id.as_str()) }
 }
 
 /// A bar on stderr, if a person may see it and there is something to wait for.
 fn progress(global: &GlobalArgs, len: usize) -> ProgressBar {
-    let seen = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
-    if global.quiet || len < 2 || !seen {
+    if global.quiet || len < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} queued, {per_sec}");
-    ProgressBar::new(len as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(len as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

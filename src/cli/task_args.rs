@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::exit::{INVALID, Failure, USAGE};
+use super::exit::{Failure, INVALID, USAGE};
 use crate::config::parse_size;
 use crate::task::parse_submission;
 use crate::wire::{Problem, TaskId, TaskKind, TaskSpec};
@@ -192,8 +192,9 @@ impl RuntimeArg {
 }
 
 fn parse(short: &Value) -> Result<TaskSpec, Failure> {
-    parse_submission(short.to_string().as_bytes())
-        .map_err(|problems| Failure::new(INVALID, format!("the task is invalid{}", list(&problems))))
+    parse_submission(short.to_string().as_bytes()).map_err(|problems| {
+        Failure::new(INVALID, format!("the task is invalid{}", list(&problems)))
+    })
 }
 
 /// Problems, one a line below a sentence.
@@ -230,7 +231,9 @@ fn labels(pairs: &[String]) -> Result<Value, Failure> {
 }
 
 fn read_script(path: &Path) -> Result<String, Failure> {
-    let fail = |why: String| Failure::new(INVALID, format!("cannot read the script {}: {why}", path.display()));
+    let fail = |why: String| {
+        Failure::new(INVALID, format!("cannot read the script {}: {why}", path.display()))
+    };
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8 text".to_owned()))
 }
@@ -281,7 +284,10 @@ mod tests {
         spec.slot = Some("kept".to_owned());
         let args = TaskArgs { timeout: Some("1s".to_owned()), ..TaskArgs::default() };
         args.apply(&mut spec).expect("valid flags");
-        assert_eq!((spec.timeout, spec.max_retries, spec.slot.as_deref()), (Some(1_000), 9, Some("kept")));
+        assert_eq!(
+            (spec.timeout, spec.max_retries, spec.slot.as_deref()),
+            (Some(1_000), 9, Some("kept"))
+        );
     }
 
     #[test]

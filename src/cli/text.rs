@@ -32,7 +32,8 @@ pub(super) fn run_time(outcome: &Outcome) -> Option<String> {
 
 /// Labels as `k=v,k=v`.
 pub(super) fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
-    let labels: Vec<String> = labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let labels: Vec<String> =
+        labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.join(",")
 }
 
@@ -68,7 +69,11 @@ pub(super) fn ended(outcome: &Outcome) -> String {
         let by = cause.by.as_ref().map(|by| format!(" by {by}"));
         let why = cause.message.as_ref().map(|why| format!(": {why}"));
         if by.is_some() || why.is_some() {
-            text.push_str(&format!(" ({}{})", by.unwrap_or_default().trim_start(), why.unwrap_or_default()));
+            text.push_str(&format!(
+                " ({}{})",
+                by.unwrap_or_default().trim_start(),
+                why.unwrap_or_default()
+            ));
         }
     }
     if let Some(error) = &outcome.error {

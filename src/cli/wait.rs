@@ -28,9 +28,18 @@ pub(super) struct WaitArgs {
     timeout: Option<Duration>,
 }
 
+/// Where a person reads how a task ended. JSON always goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// On stdout.
+    AsOutput,
+    /// On stderr, because stdout is for something else.
+    AsNotes,
+}
+
 pub(super) async fn run(global: &GlobalArgs, args: &WaitArgs) -> Result<u8, Failure> {
     let client = global.client().await?;
-    all(global, &client, &args.ids, args.timeout).await
+    all(global, &client, &args.ids, args.timeout, Ends::AsOutput).await
 }
 
 /// Waits for tasks, prints each end as it comes, and returns the exit code of all.
@@ -39,6 +48,7 @@ pub(super) async fn all(
     client: &Client,
     ids: &[TaskId],
     limit: Option<Duration>,
+    ends: Ends,
 ) -> Result<u8, Failure> {
     // None also if the limit is too far away to be an instant: then there is none.
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -55,7 +65,7 @@ pub(super) async fn all(
             return Err(Failure::new(TIMEOUT, message));
         };
         let Some(outcome) = next? else { break };
-        print(global, &outcome)?;
+        print(global, ends, &outcome)?;
         let decides = ids.len() == 1 || outcome.phase != Phase::Succeeded;
         codes.insert(outcome.id.clone(), if decides { exit::of_outcome(&outcome) } else { 0 });
     }
@@ -63,12 +73,18 @@ pub(super) async fn all(
     Ok(in_order.into_iter().find(|code| *code != 0).unwrap_or(0))
 }
 
-fn print(global: &GlobalArgs, outcome: &Outcome) -> Result<(), Failure> {
+fn print(global: &GlobalArgs, ends: Ends, outcome: &Outcome) -> Result<(), Failure> {
     if global.json {
         return say::json(outcome);
     }
     if global.quiet {
         return Ok(());
     }
-    say::line(format!("{}  {}", outcome.id, text::ended(outcome)))
+    match ends {
+        Ends::AsOutput => say::line(format!("{}  {}", outcome.id, text::ended(outcome))),
+        Ends::AsNotes => {
+            say::note(format!("task {} {}", outcome.id, text::ended(outcome)));
+            Ok(())
+        }
+    }
 }

@@ -124,7 +124,10 @@ impl Show {
                 self.note(format!("{ended}; the next attempt follows in {delay}"));
             }
             StatusEvent::Requeued(requeued) => {
-                self.note(format!("worker {} handed the task back; it runs again", requeued.worker));
+                self.note(format!(
+                    "worker {} handed the task back; it runs again",
+                    requeued.worker
+                ));
             }
             StatusEvent::Started(_) | StatusEvent::Finished(_) => {}
         }

@@ -45,7 +45,13 @@ pub(super) struct WorkerArgs {
     capacity: Option<u32>,
 
     /// Label of every runner of this worker. Can be repeated
-    #[arg(long, short = 'l', env = "RUNLANE_LABELS", value_name = "NAME=VALUE", value_delimiter = ',')]
+    #[arg(
+        long,
+        short = 'l',
+        env = "RUNLANE_LABELS",
+        value_name = "NAME=VALUE",
+        value_delimiter = ','
+    )]
     label: Vec<String>,
 
     /// Serve /metrics, /healthz and /readyz at this address, such as 127.0.0.1:9464
@@ -110,7 +116,8 @@ pub(super) async fn serve(
     mut stops: Stops,
 ) -> Result<u8, Failure> {
     let worker_settings = worker_settings(config, name);
-    let (ready, readiness) = watch::channel(telemetry::Readiness::NotReady(vec!["starting".to_owned()]));
+    let (ready, readiness) =
+        watch::channel(telemetry::Readiness::NotReady(vec!["starting".to_owned()]));
     let health = Health::start(config.metrics, readiness).await?;
     let link = connected.link.clone();
     let started = Worker::start(bus, link, Spawner::of_this_program(), worker_settings).await;

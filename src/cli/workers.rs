@@ -31,7 +31,8 @@ pub(super) async fn run(global: &GlobalArgs, _: &WorkersArgs) -> Result<u8, Fail
 }
 
 fn render(workers: &[WorkerPresence]) -> String {
-    let mut table = Table::new(["WORKER", "STATE", "USED", "UP", "VERSION", "LABELS", "RUNNERS", "HOST"]);
+    let mut table =
+        Table::new(["WORKER", "STATE", "USED", "UP", "VERSION", "LABELS", "RUNNERS", "HOST"]);
     for worker in workers {
         let state = match worker.state {
             WorkerState::Ready => "ready",

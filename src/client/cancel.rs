@@ -67,7 +67,9 @@ pub enum Canceled {
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
     /// It is neither queued nor known.
-    #[error("task {0} is unknown: it is not queued and has no records; was it submitted in this namespace?")]
+    #[error(
+        "task {0} is unknown: it is not queued and has no records; was it submitted in this namespace?"
+    )]
     Unknown(TaskId),
     /// The server could not be asked.
     #[error("task {id} could not be canceled")]

@@ -47,7 +47,9 @@ pub enum SubmitError {
         limit: usize,
     },
     /// The queue stream is at its limit.
-    #[error("the queue is full ({text}); wait until workers catch up, or raise the limit of stream {stream}")]
+    #[error(
+        "the queue is full ({text}); wait until workers catch up, or raise the limit of stream {stream}"
+    )]
     Full {
         /// What the server said.
         text: String,
@@ -55,7 +57,9 @@ pub enum SubmitError {
         stream: String,
     },
     /// The namespace has no streams.
-    #[error("the namespace {0} is not set up on this server; `runlane init` does it, and so does a worker when it starts")]
+    #[error(
+        "the namespace {0} is not set up on this server; `runlane init` does it, and so does a worker when it starts"
+    )]
     NotSetUp(Namespace),
     /// The task's lane can't be made.
     #[error("the task's lane can't be made")]
@@ -235,11 +239,7 @@ pub(super) async fn deliver(bus: Bus, parcel: Parcel) -> Result<Submission, Subm
     }
 }
 
-async fn try_deliver(
-    bus: &Bus,
-    parcel: &Parcel,
-    unclear: bool,
-) -> Result<Submission, SubmitError> {
+async fn try_deliver(bus: &Bus, parcel: &Parcel, unclear: bool) -> Result<Submission, SubmitError> {
     if !parcel.fresh
         && !unclear
         && let Some(known) = known(bus, parcel).await?
@@ -277,8 +277,7 @@ async fn known(bus: &Bus, parcel: &Parcel) -> Result<Option<Submission>, BusErro
     let subjects = bus.subjects();
     let log = crate::nats::StatusLog::new(bus.clone());
     let (queue_stream, queue_task) = (subjects.queue_stream(), subjects.queue_task(&parcel.id));
-    let (timers, timer) =
-        (subjects.schedule_stream(), subjects.schedule(&parcel.id, Timer::Start));
+    let (timers, timer) = (subjects.schedule_stream(), subjects.schedule(&parcel.id, Timer::Start));
     let (scheduled, queued, last) = tokio::try_join!(
         bus.read_last(&timers, &timer),
         bus.read_last(&queue_stream, &queue_task),

@@ -306,7 +306,13 @@ impl Bus {
         Ok(Subscription { inner })
     }
 
-    /// Returns when the server has seen everything that was sent before.
+    /// Returns when the server has answered, and so has dealt with all that was sent before: a
+    /// subscription is then known to whoever publishes on another connection.
+    pub async fn round_trip(&self) -> Result<(), BusError> {
+        self.api::<serde_json::Value>("INFO", &serde_json::json!({})).await.map(|_| ())
+    }
+
+    /// Hands everything that was sent before to the socket.
     pub async fn flush(&self) -> Result<(), BusError> {
         match tokio::time::timeout(REQUEST_TIMEOUT, self.inner.client.flush()).await {
             Ok(done) => done.map_err(|error| BusError::Broken(error.to_string())),

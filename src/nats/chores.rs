@@ -16,7 +16,7 @@ use super::bus::{Bus, BusError};
 use super::delivery::AckHandle;
 
 /// How long a message stays with a worker that says nothing.
-const ACK_WAIT: Duration = Duration::from_secs(60);
+const ACK_WAIT: Duration = Duration::from_secs(15);
 /// How long one pull waits.
 const EXPIRES: Duration = Duration::from_secs(5);
 /// Messages of one pull.

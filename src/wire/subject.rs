@@ -127,6 +127,11 @@ impl Subjects {
         format!("{}.schedule.{id}.*", self.namespace)
     }
 
+    /// Filter: a delayed task, before and after it is due.
+    pub fn start_timers(&self, id: &TaskId) -> String {
+        format!("{}.*.{id}.{}", self.namespace, Timer::Start.token())
+    }
+
     /// Filter: all schedules.
     pub fn schedule_all(&self) -> String {
         format!("{}.schedule.*.*", self.namespace)

@@ -98,6 +98,7 @@ impl Worker {
         }
         let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
         let cancels = Cancels::listen(&bus).await?;
+        let control = bus.subscribe(bus.subjects().worker_control(&settings.worker)).await?;
         let (lanes_tx, lanes) = watch::channel(Lanes::new());
         let (names_tx, names) = watch::channel(BTreeSet::new());
         let (room_tx, room) = watch::channel(0);
@@ -134,7 +135,7 @@ impl Worker {
             worker: settings.worker,
             log: StatusLog::new(bus.clone()),
             publisher: OutputPublisher::new(bus.clone()),
-            bus,
+            bus: bus.clone(),
             spawner,
             router,
             lanes,
@@ -147,12 +148,15 @@ impl Worker {
             closing: closing_tx,
             pulled,
             cancels,
+            control,
             drain: drain_rx,
             presence,
             presence_tick,
         };
         let mut main = JoinSet::new();
         main.spawn(MainLoop::new(parts).run());
+        // Who hears that the worker is there can reach it.
+        bus.round_trip().await?;
         Ok(Self { drain, main, services, health, link })
     }
 
