@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use runlane::task::parse_submission;
-use runlane::wire::{Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer};
+use runlane::wire::{
+    Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer, WorkerId,
+};
 
 const PAGES: [&str; 6] = [
     "README.md",
@@ -120,9 +122,11 @@ fn the_subjects_tables_are_those_of_the_program() {
     let names = Subjects::default();
     let id: TaskId = "ID".parse().expect("an id");
     let lane: LaneId = "LANE".parse().expect("a lane");
+    let worker: WorkerId = "WORKER".parse().expect("a worker");
     let outputs = Stream::ALL.map(|stream| (names.output(&id, stream), names.output_stream()));
     let mut wanted: BTreeSet<_> = [
         (names.submit(), String::new()),
+        (names.worker_control(&worker), String::new()),
         (names.queue(&lane, &id), names.queue_stream()),
         (names.status(&id), names.tasks_stream()),
         (names.cancel(&id), names.tasks_stream()),
@@ -140,7 +144,8 @@ fn the_subjects_tables_are_those_of_the_program() {
         for row in table(page, heading) {
             let stream = quoted(&row[1]).first().copied().unwrap_or_default();
             for subject in quoted(&row[0]).into_iter().filter(|s| !s.starts_with("$KV")) {
-                let subject = subject.replace("<id>", "ID").replace("<lane>", "LANE");
+                let subject = subject.replace("<id>", "ID");
+                let subject = subject.replace("<lane>", "LANE").replace("<worker>", "WORKER");
                 found.insert((subject, stream.to_owned()));
             }
         }
