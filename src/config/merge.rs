@@ -46,7 +46,7 @@ fn nats(upper: RawNats, lower: RawNats) -> RawNats {
 fn worker(upper: RawWorker, lower: RawWorker) -> RawWorker {
     let mut labels = lower.labels;
     labels.extend(upper.labels);
-    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams;
+    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams, state_dir;
         labels: labels)
 }
 

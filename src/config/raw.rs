@@ -92,6 +92,8 @@ pub struct RawWorker {
     pub max_lanes: Option<u32>,
     /// Whether it creates streams and buckets.
     pub manage_streams: Option<bool>,
+    /// Where it keeps the ends of tasks that could not be stored.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// One runner.

@@ -1,6 +1,7 @@
 //! The worker's configuration.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::load::Host;
@@ -32,6 +33,9 @@ pub struct WorkerConfig {
     pub max_lanes: NonZeroUsize,
     /// Whether it creates streams and buckets.
     pub manage_streams: bool,
+    /// Where it keeps the ends of tasks that could not be stored, absolute. None: in memory only,
+    /// unless the program finds a place.
+    pub state_dir: Option<PathBuf>,
     /// Its runners, in the order they are tried; at least one.
     pub runners: Vec<RunnerConfig>,
 }
@@ -81,6 +85,7 @@ pub(super) fn resolve(
         ),
         max_lanes: at_least_one("worker.max_lanes", raw.max_lanes, lanes(), report),
         manage_streams: raw.manage_streams.unwrap_or(true),
+        state_dir: report.absolute("worker.state_dir", raw.state_dir),
         runners: runner::resolve_all(runners, report),
     }
 }
