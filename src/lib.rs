@@ -1,5 +1,6 @@
 //! runlane runs tasks from a NATS JetStream queue as isolated subprocesses.
 
+pub mod config;
 pub mod devserver;
 pub mod exec;
 pub mod nats;

@@ -312,7 +312,7 @@ fn backoff(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Ba
 
 fn selector(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Selector> {
     let spec = Object::read(value, path, &["matchLabels", "matchExpressions"], problems)?;
-    let mut expressions = |value: &Value, path: &Path<'_>, problems: &mut Problems| {
+    let expressions = |value: &Value, path: &Path<'_>, problems: &mut Problems| {
         let Some(items) = value.as_array() else {
             return super::fields::wrong(value, path, "an array", problems);
         };
@@ -321,7 +321,7 @@ fn selector(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<S
     };
     Some(Selector {
         match_labels: spec.or("matchLabels", Default::default(), problems, string_map),
-        match_expressions: spec.or("matchExpressions", Vec::new(), problems, &mut expressions),
+        match_expressions: spec.or("matchExpressions", Vec::new(), problems, expressions),
     })
 }
 

@@ -139,7 +139,9 @@ mod tests {
 
         #[test]
         fn any_text_is_answered(text in "\\PC{0,12}") {
-            let _ = parse_duration(&text).is_ok();
+            if let Ok(duration) = parse_duration(&text) {
+                prop_assert_eq!(parse_duration(&Human(duration).to_string()), Ok(duration));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ fn task(spec: &Value) -> Task {
     parse(spec.to_string().as_bytes(), Some(&id)).expect("a valid spec")
 }
 
-fn command(more: Value) -> Value {
+fn command(more: &Value) -> Value {
     let mut spec = json!({"kind": {"subprocess": {"mode": {"command": {"command": "x"}}}}});
     for (name, value) in more.as_object().expect("fields").clone() {
         spec[name] = value;
@@ -57,7 +57,7 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 #[test]
 fn without_wishes_a_task_gets_the_runners_settings() {
-    let plan = made(&command(json!({})), &runner());
+    let plan = made(&command(&json!({})), &runner());
     assert_eq!(plan.cwd, PathBuf::from("/"));
     assert_eq!((plan.timeout, plan.grace), (None, Duration::from_secs(5)));
     assert_eq!((plan.stop_signal, plan.output.max_bytes), (15, 100));
@@ -86,7 +86,7 @@ fn of_two_limits_the_smaller_one_counts() {
             max_timeout: max.map(Duration::from_millis),
             ..runner()
         };
-        let timeout = made(&command(spec), &runner).timeout;
+        let timeout = made(&command(&spec), &runner).timeout;
         assert_eq!(
             timeout,
             wanted.map(Duration::from_millis),
@@ -94,14 +94,14 @@ fn of_two_limits_the_smaller_one_counts() {
         );
     }
     for (task, wanted) in [(50, 50), (500, 100)] {
-        let spec = command(json!({"output": {"maxBytes": task}}));
+        let spec = command(&json!({"output": {"maxBytes": task}}));
         assert_eq!(made(&spec, &runner()).output.max_bytes, wanted);
     }
 }
 
 #[test]
 fn the_runners_value_beats_the_tasks_which_beats_an_inherited_one() {
-    let mut spec = command(json!({ "graceMs": 0 }));
+    let mut spec = command(&json!({ "graceMs": 0 }));
     spec["kind"]["subprocess"]["cwd"] = "/task".into();
     spec["kind"]["subprocess"]["env"] = json!([
         {"key": "A", "value": "old"}, {"key": "A", "value": "task"}, {"key": "B", "value": "task"},
@@ -134,7 +134,7 @@ fn the_runners_value_beats_the_tasks_which_beats_an_inherited_one() {
         (PathBuf::from("/task"), Duration::ZERO)
     );
     assert_eq!(
-        made(&command(json!({})), &runner).cwd,
+        made(&command(&json!({})), &runner).cwd,
         PathBuf::from("/runner")
     );
 }

@@ -146,7 +146,12 @@ fn after_failure(policy: &RetryPolicy, history: History, random: f64) -> Next {
 impl Delays {
     /// The delay after the `failures`th failure (from 1); never more than `max`.
     fn after(&self, failures: u32, last: Option<Duration>, random: f64) -> Duration {
-        let random = random.clamp(0.0, 1.0);
+        // A number of a broken source must not become a panic of `mul_f64`.
+        let random = if (0.0..=1.0).contains(&random) {
+            random
+        } else {
+            0.5
+        };
         let base = self.base(failures);
         match self.jitter {
             Jitter::None => base,

@@ -1,5 +1,6 @@
 //! Tables of short forms.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -164,4 +165,80 @@ fn a_submission_needs_no_id_and_keeps_one() {
     assert!(matches!(spec.kind, TaskKind::Subprocess(_)));
     let spec = parse_submission(br#"{"command":["x"],"id":"a"}"#).expect("a valid submission");
     assert_eq!(spec.id.map(String::from).as_deref(), Some("a"));
+}
+
+/// A tree whose names are often those of a spec.
+fn any_value() -> impl Strategy<Value = Value> {
+    let words = || {
+        let mut words = FIELDS.to_vec();
+        words.extend(PROCESS);
+        words.extend([
+            "subprocess",
+            "container",
+            "mode",
+            "type",
+            "always",
+            "In",
+            "key",
+            "operator",
+            "values",
+            "custom",
+            "firstMs",
+            "max",
+            "5s",
+            "a=b",
+            "selector",
+            "matchExpressions",
+        ]);
+        prop::sample::select(words).prop_map(str::to_owned)
+    };
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0.0..9.0).prop_map(|number: f64| Value::from(number)),
+        words().prop_map(Value::from),
+        "\\PC{0,5}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(words(), inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_document_is_answered(value in any_value()) {
+        let bytes = value.to_string().into_bytes();
+        for problems in [
+            parse_submission(&bytes).err(),
+            super::super::parse(&bytes, None).err(),
+        ].into_iter().flatten() {
+            prop_assert!(!problems.is_empty());
+            prop_assert!(problems.iter().all(|problem| problem.path.starts_with('$')));
+        }
+    }
+
+    #[test]
+    fn what_a_submission_becomes_is_accepted_from_the_queue(
+        command in prop::collection::vec("[a-z]{1,3}", 1..4),
+        timeout in prop::option::of(1..100_u64),
+        env in prop::collection::btree_map("[A-Q_][A-Z0-9_]{0,3}", "[^\\x00]{0,4}", 0..3),
+    ) {
+        let mut spec = json!({"command": command, "env": env});
+        if let Some(timeout) = timeout {
+            spec["timeout"] = format!("{timeout}m").into();
+        }
+        let spec = parse_submission(spec.to_string().as_bytes());
+        let spec = spec.map_err(|problems| TestCaseError::fail(format!("{problems:?}")))?;
+        let id = "t".parse().expect("an id");
+        let bytes = super::super::canonical(&spec);
+        let task = super::super::parse(&bytes, Some(&id));
+        prop_assert!(task.is_ok(), "{:?}", task);
+        prop_assert_eq!(task.expect("it is ok").timeout.map(|limit| limit.as_secs()),
+            timeout.map(|minutes| minutes * 60));
+    }
 }

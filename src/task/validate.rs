@@ -82,32 +82,36 @@ pub fn parse(bytes: &[u8], subject_id: Option<&TaskId>) -> Result<Task, Vec<Prob
     };
     let mut checks = Problems::default();
     let id = identify(&spec, subject_id, &mut checks);
-    let task = id.and_then(|id| check(spec, id, &mut checks));
+    let task = check(spec, id, &mut checks);
     problems.follow(checks);
     problems.or(task)
 }
 
 /// Checks a decoded spec that may still be without an id.
 pub(super) fn check_spec(spec: TaskSpec, problems: &mut Problems) {
-    let unnamed = || "unnamed".parse().expect("letters make an id");
     let id = spec.id.clone().unwrap_or_else(unnamed);
     check(spec, id, problems);
 }
 
-fn identify(spec: &TaskSpec, subject: Option<&TaskId>, problems: &mut Problems) -> Option<TaskId> {
+// Stands for an id that is missing, so that the other checks go on.
+fn unnamed() -> TaskId {
+    "unnamed".parse().expect("letters make an id")
+}
+
+fn identify(spec: &TaskSpec, subject: Option<&TaskId>, problems: &mut Problems) -> TaskId {
     match (&spec.id, subject) {
         (Some(id), Some(subject)) if id != subject => {
             let why = format!("is {id}, but the subject it was published on says {subject}");
             problems.add("$.id", why);
-            Some(id.clone())
         }
-        (Some(id), _) => Some(id.clone()),
-        (None, Some(subject)) => Some(subject.clone()),
-        (None, None) => {
-            problems.add("$.id", "is missing");
-            None
-        }
+        (Some(_), _) | (None, Some(_)) => {}
+        (None, None) => problems.add("$.id", "is missing"),
     }
+    spec.id
+        .as_ref()
+        .or(subject)
+        .cloned()
+        .unwrap_or_else(unnamed)
 }
 
 fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {

@@ -59,7 +59,8 @@ macro_rules! token {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = r"^[A-Za-z0-9_-]{1,128}$"))] String);
+        #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,128}$"))]
+        pub struct $name(String);
 
         impl $name {
             /// Returns the identifier as text.

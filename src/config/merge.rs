@@ -1,0 +1,96 @@
+//! One [`RawConfig`] over another: what the upper one says wins, key by key.
+
+use super::raw::{RawConfig, RawLog, RawMetrics, RawNats, RawStreams, RawTls, RawWorker};
+
+/// Takes each listed key from the upper value, else from the lower one.
+macro_rules! over {
+    ($type:ident, $upper:expr, $lower:expr, $($key:ident),+; $($rest:ident: $value:expr),*) => {
+        $type { $($key: $upper.$key.or($lower.$key),)+ $($rest: $value,)* }
+    };
+}
+
+impl RawConfig {
+    /// Puts `self` over `lower`. Labels are merged by name; runners replace runners, and any way to
+    /// prove who one is replaces every other one.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            namespace: self.namespace.or(lower.namespace),
+            nats: nats(self.nats, lower.nats),
+            worker: worker(self.worker, lower.worker),
+            runner: if self.runner.is_empty() {
+                lower.runner
+            } else {
+                self.runner
+            },
+            streams: over!(RawStreams, self.streams, lower.streams, replicas, storage,
+                tasks_max_age, output_max_age, output_max_bytes, queue_max_bytes;),
+            metrics: over!(RawMetrics, self.metrics, lower.metrics, listen;),
+            log: over!(RawLog, self.log, lower.log, filter, format;),
+        }
+    }
+}
+
+fn nats(upper: RawNats, lower: RawNats) -> RawNats {
+    let mut lower = if upper.has_auth() {
+        lower.without_auth()
+    } else {
+        lower
+    };
+    let (tls, below) = (upper.tls.clone(), std::mem::take(&mut lower.tls));
+    let tls = over!(RawTls, tls, below, ca, cert, key, required, first;);
+    over!(RawNats, upper, lower, servers, context, creds, nkey, user, password, password_file,
+        token, token_file, inbox_prefix; tls: tls)
+}
+
+fn worker(upper: RawWorker, lower: RawWorker) -> RawWorker {
+    let mut labels = lower.labels;
+    labels.extend(upper.labels);
+    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams;
+        labels: labels)
+}
+
+impl RawNats {
+    fn has_auth(&self) -> bool {
+        self.clone().without_auth() != *self
+    }
+
+    fn without_auth(self) -> Self {
+        Self {
+            creds: None,
+            nkey: None,
+            user: None,
+            password: None,
+            password_file: None,
+            token: None,
+            token_file: None,
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> RawConfig {
+        toml::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn the_upper_value_wins_key_by_key() {
+        let file = raw("namespace='a'\n[worker]\nlease='5s'\ncapacity=2\nlabels={a='1',b='1'}");
+        let flags = raw("[worker]\ncapacity=3\nlabels={b='2'}\n[log]\nfilter='debug'");
+        let wanted = raw(
+            "namespace='a'\n[worker]\nlease='5s'\ncapacity=3\nlabels={a='1',b='2'}\n[log]\nfilter='debug'",
+        );
+        assert_eq!(flags.over(file), wanted);
+    }
+
+    #[test]
+    fn a_flags_credentials_replace_the_files() {
+        let file = raw("[nats]\nuser='u'\npassword='p'\nservers=['a']");
+        let flags = raw("[nats]\ncreds='/c'");
+        assert_eq!(flags.over(file), raw("[nats]\ncreds='/c'\nservers=['a']"));
+    }
+}

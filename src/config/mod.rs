@@ -1,0 +1,32 @@
+//! Configuration: flags and environment over one TOML file over defaults.
+//!
+//! ```text
+//! file ─► RawConfig ─┐
+//! flags ► RawConfig ─┴─► merged ─► resolve: every problem at once ─► Config
+//! ```
+//!
+//! [`RawConfig`] says only what somebody wrote; [`Config`] is complete and can't be wrong. Secrets are
+//! never printed: `Debug` shows that there is one, and where it is from.
+
+mod load;
+mod merge;
+mod nats;
+mod raw;
+mod report;
+mod runner;
+mod secret;
+mod size;
+mod streams;
+mod worker;
+
+pub use load::{Config, ConfigErrors, Host, LogConfig, LogFormat};
+pub use nats::{Auth, ClientCert, NatsConfig, SecretSource, TlsConfig};
+pub use raw::{
+    RawConfig, RawInherit, RawInterpreters, RawLog, RawMetrics, RawNats, RawRunner, RawRunnerLog,
+    RawSize, RawStreams, RawTls, RawWorker,
+};
+pub use runner::{InheritEnv, LineLog, RunnerConfig};
+pub use secret::Secret;
+pub use size::parse_size;
+pub use streams::{Storage, StreamsConfig};
+pub use worker::WorkerConfig;
