@@ -235,7 +235,18 @@ impl Bus {
         expected: u64,
         payload: Bytes,
     ) -> Result<Cas, BusError> {
-        let headers = Headers::default()
+        self.append_with(subject, expected, Headers::default(), payload).await
+    }
+
+    /// Like `append`, with more headers.
+    pub async fn append_with(
+        &self,
+        subject: String,
+        expected: u64,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<Cas, BusError> {
+        let headers = headers
             .with(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), expected);
         match self.publish(subject, headers, payload).await {
             Ok(seq) => Ok(Cas::Stored(seq)),
@@ -261,6 +272,23 @@ impl Bus {
         let ask = serde_json::json!({ "last_by_subj": subject });
         match self.api::<RawMessage>(&format!("STREAM.MSG.GET.{stream}"), &ask).await {
             Ok(raw) => raw.message.stored().map(Some),
+            // 10037: no message found.
+            Err(BusError::Refused { code: 10_037, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the sequence of the first message of a subject filter from sequence `from` on, from the
+    /// stream's leader.
+    pub async fn first_from(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<u64>, BusError> {
+        let ask = serde_json::json!({ "seq": from.max(1), "next_by_subj": filter });
+        match self.api::<RawMessage>(&format!("STREAM.MSG.GET.{stream}"), &ask).await {
+            Ok(raw) => Ok(Some(raw.message.seq)),
             // 10037: no message found.
             Err(BusError::Refused { code: 10_037, .. }) => Ok(None),
             Err(error) => Err(error),

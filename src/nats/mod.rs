@@ -3,7 +3,7 @@
 //!
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
-//! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests, and
+//! `status_log` keeps a task's chain, `publisher` stores output, `slots` keeps who has a slot, `cancel` hears cancel requests, and
 //! `presence` says who is there.
 
 pub mod bus;
@@ -16,11 +16,12 @@ pub mod link;
 pub mod presence;
 pub mod publisher;
 pub mod settings;
+pub mod slots;
 pub mod status_log;
 pub mod topology;
 pub mod version;
 
-pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
+pub use bus::{Bus, BusError, Cas, Headers, Incoming, Page, Stored, Subscription};
 pub use cancel::Cancels;
 pub use delivery::{AckHandle, Delivery, Stray};
 pub use connect::{ConnectError, Connected, connect};
@@ -28,4 +29,5 @@ pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};
 pub use link::{Link, LinkState};
 pub use publisher::{Hold, OutputPublisher, StoredOutput, StoredStream};
 pub use settings::ConnectSettings;
+pub use slots::{SlotChanges, SlotEntry, Slots};
 pub use status_log::{Append, StatusEntry, StatusLog};

@@ -44,6 +44,7 @@ const OPERATORS: &[(&str, Operator)] = &[
 pub(super) const FIELDS: &[&str] = &[
     "id",
     "slot",
+    "slotLimit",
     "kind",
     "timeout",
     "graceMs",
@@ -97,6 +98,7 @@ pub(super) fn draft(value: &Value, problems: &mut Problems) -> Option<TaskSpec> 
     Some(TaskSpec {
         id: spec.optional("id", problems, task_id),
         slot: spec.optional("slot", problems, string),
+        slot_limit: spec.or("slotLimit", default.slot_limit, problems, small),
         kind,
         timeout: spec.optional("timeout", problems, whole),
         grace_ms: spec.optional("graceMs", problems, whole),

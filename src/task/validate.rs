@@ -51,6 +51,8 @@ pub struct SlotRequest {
     pub name: String,
     /// What to do when it is taken.
     pub admission: Admission,
+    /// How many tasks may have it at once; at least 1.
+    pub limit: u32,
 }
 
 /// What follows the loss of a task's worker.
@@ -116,7 +118,11 @@ fn identify(spec: &TaskSpec, subject: Option<&TaskId>, problems: &mut Problems) 
 
 fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     let root = Path::Root;
-    let slot = spec.slot.map(|name| slot(name, spec.admission, problems));
+    if !(1..=MAX_COUNT).contains(&spec.slot_limit) {
+        let found = spec.slot_limit;
+        problems.add("$.slotLimit", format!("is {found}; use a number from 1 to {MAX_COUNT}"));
+    }
+    let slot = spec.slot.map(|name| slot(name, spec.admission, spec.slot_limit, problems));
     if spec.timeout == Some(0) {
         problems.add("$.timeout", "is 0; leave it out for no limit");
     }
@@ -159,13 +165,18 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     })
 }
 
-fn slot(name: String, admission: Admission, problems: &mut Problems) -> SlotRequest {
+fn slot(
+    name: String,
+    admission: Admission,
+    limit: u32,
+    problems: &mut Problems,
+) -> SlotRequest {
     if name.is_empty() {
         problems.add("$.slot", "is empty; leave it out for no slot");
     } else if !is_name(&name) {
         problems.add("$.slot", not_a_name(&name));
     }
-    SlotRequest { name, admission }
+    SlotRequest { name, admission, limit }
 }
 
 fn exit_codes(codes: &[i32], problems: &mut Problems) {

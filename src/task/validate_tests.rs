@@ -76,6 +76,7 @@ fn the_id_is_that_of_the_subject() {
 fn a_value_of_the_wrong_type_is_reported_at_its_place() {
     for (name, value) in [
         ("slot", json!(1)),
+        ("slotLimit", json!("1")),
         ("timeout", json!("10m")),
         ("timeout", json!(-1)),
         ("timeout", json!(1.5)),
@@ -110,6 +111,8 @@ fn a_bad_value_is_reported_at_its_place() {
     let restart = |kind: &str| json!({"type": kind, "intervalMs": 5});
     for (name, value, path) in [
         ("slot", json!(""), "$.slot"),
+        ("slotLimit", json!(0), "$.slotLimit"),
+        ("slotLimit", json!(1001), "$.slotLimit"),
         ("slot", json!("a\nb"), "$.slot"),
         ("slot", json!("x".repeat(257)), "$.slot"),
         ("timeout", json!(0), "$.timeout"),

@@ -134,6 +134,11 @@ impl Subjects {
         self.upper("WORKERS")
     }
 
+    /// The bucket of slots: who has them and who waits.
+    pub fn slots_bucket(&self) -> String {
+        self.upper("SLOTS")
+    }
+
     /// The durable consumer of a lane.
     pub fn lane_consumer(&self, lane: &LaneId) -> String {
         lane.to_string()

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{Shared, STORE_PATIENCE};
-use crate::nats::{Append, BusError, Delivery, StatusEntry};
+use crate::nats::{Append, BusError, Delivery, Hold as _, StatusEntry};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
 use crate::wire::{
-    Attempt, CancelRequest, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
+    Attempt, CancelRequest, Cause, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
 };
 
 /// What came of trying to take a task.
@@ -28,6 +28,8 @@ pub(super) enum Claim {
     Over(Box<Outcome>),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
+    /// Our hold on the message ran out while it was being taken: nothing may be sent.
+    TooLate,
 }
 
 /// An attempt that is ours by the chain.
@@ -39,6 +41,8 @@ pub(super) struct Taken {
     pub(super) seq: u64,
     /// The delay before this attempt, if it is a retry.
     pub(super) last_delay: Option<Duration>,
+    /// The slot that it has until its chain ends.
+    pub(super) slot: Option<String>,
 }
 
 /// What the worker wants to do with the task once it has it.
@@ -47,6 +51,8 @@ pub(super) enum Intent {
     Run { runner: String, slot: Option<String>, losses: LossPolicy },
     /// End it as rejected.
     Reject(ErrorDetail),
+    /// End it as canceled, without a start.
+    Cancel(Cause),
 }
 
 /// Takes a task, or finds out why not. Waits while the server is away, as long as the lease lasts.
@@ -83,7 +89,9 @@ pub(super) async fn claim(
             }
         };
         match shared.log.append(&delivery.id, &event, expected, deadline).await? {
-            Append::Won(seq) => return won(shared, delivery, event, seq, last_delay(last)).await,
+            Append::Won(seq) => return won(shared, delivery, intent, event, seq, last_delay(last)).await,
+            // Whoever was first has the message by now, unless ours is the newest delivery of it.
+            Append::Lost(_) if !lease.is_held() => return Ok(Claim::TooLate),
             Append::Lost(found) => last = found,
         }
     }
@@ -96,10 +104,17 @@ struct Counts {
 }
 
 impl Intent {
+    fn slot(&self) -> Option<String> {
+        match self {
+            Self::Run { slot, .. } => slot.clone(),
+            Self::Reject(_) | Self::Cancel(_) => None,
+        }
+    }
+
     fn loss_policy(&self) -> LossPolicy {
         match self {
             Self::Run { losses, .. } => *losses,
-            Self::Reject(_) => {
+            Self::Reject(_) | Self::Cancel(_) => {
                 LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun }
             }
         }
@@ -116,13 +131,14 @@ fn last_delay(last: Option<StatusEntry>) -> Option<Duration> {
 async fn won(
     shared: &Shared,
     delivery: &Delivery,
+    intent: &Intent,
     event: StatusEvent,
     seq: u64,
     last_delay: Option<Duration>,
 ) -> Result<Claim, BusError> {
     match event {
         StatusEvent::Started(started) => {
-            let taken = Taken { started, seq, last_delay };
+            let taken = Taken { started, seq, last_delay, slot: intent.slot() };
             Ok(match shared.log.cancel_request(&delivery.id).await? {
                 Some(request) => Claim::Canceled(taken, request),
                 None => Claim::Taken(taken),
@@ -149,6 +165,11 @@ fn first_event(
         Intent::Reject(error) => {
             let mut outcome = ended_here(shared, delivery, Phase::Rejected);
             outcome.error = Some(error.clone());
+            finished(outcome)
+        }
+        Intent::Cancel(cause) => {
+            let mut outcome = ended_here(shared, delivery, Phase::Canceled);
+            outcome.cause = Some(cause.clone());
             finished(outcome)
         }
         Intent::Run { runner, slot, .. } => {

@@ -127,21 +127,29 @@ pub(super) async fn requeue(
     Ok(())
 }
 
-/// What follows a finished record, by whoever finds it: the outcome, then the ack.
+/// What follows a finished record, by whoever finds it: the outcome and the slot, then the ack.
 pub(super) async fn conclude(
     shared: &Shared,
     handle: &AckHandle,
     outcome: &Outcome,
+    slot: Option<&str>,
 ) -> Result<(), BusError> {
+    // Before the ack: while the message is there, a redelivery repairs what was left undone.
+    let ((), published) =
+        tokio::join!(shared.release(slot, &outcome.id), publish_outcome(shared, outcome));
+    published?;
+    handle.ack(&shared.bus).await
+}
+
+async fn publish_outcome(shared: &Shared, outcome: &Outcome) -> Result<(), BusError> {
     let deadline = Instant::now() + KEEP_END;
     loop {
         match shared.log.publish_outcome(outcome).await {
-            Ok(()) => break,
+            Ok(()) => return Ok(()),
             Err(error) if error.is_passing() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
             Err(error) => return Err(error),
         }
     }
-    handle.ack(&shared.bus).await
 }
 
 async fn finish(
@@ -152,7 +160,7 @@ async fn finish(
 ) -> Result<(), FinishError> {
     append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
     shared.count_completed(&outcome);
-    conclude(shared, handle, &outcome).await?;
+    conclude(shared, handle, &outcome, taken.slot.as_deref()).await?;
     Ok(())
 }
 

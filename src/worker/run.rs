@@ -1,10 +1,11 @@
-//! One task's way through this worker: prepare → claim → attempt → settle, under a lease.
+//! One task's way through this worker: prepare → admit → claim → attempt → settle, under a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::admit::{self, HandBack, Verdict};
 use super::attempt;
 use super::claim::{self, Claim, Intent, Taken};
 use super::finish::{self, FinishError, Settled};
@@ -12,9 +13,10 @@ use super::lease::{BootInstant, Lease};
 use super::lease_keeper::LeaseKeeper;
 use super::prepare::{self, Prepared, Ready};
 use super::shared::Shared;
-use super::stop::canceled;
+use super::stop::{self, canceled};
 use crate::exec::Stop;
 use crate::nats::{AckHandle, BusError, Delivery, Hold as _};
+use crate::task::SlotRequest;
 use crate::telemetry::metrics;
 use crate::wire::StopReason;
 
@@ -83,6 +85,16 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         }
     };
     let lease = Lease::start(shared.lease_of(&delivery.lane), received);
+    let slot = prepared.as_ref().and_then(|ready| ready.task.slot.as_ref());
+    let intent = match admission(shared, &inputs, slot, &lease).await {
+        Ok(Go::On) => intent,
+        Ok(Go::End(intent)) => intent,
+        Ok(Go::Nowhere(end)) => return Ok(end),
+        Err(error) => return give_back(shared, &inputs, error).await,
+    };
+    let slot = slot.map(|slot| slot.name.as_str());
+    // A redelivery may have come while the task waited.
+    let handle = inputs.handle.borrow().clone();
     match claim::claim(shared, delivery, &lease, &intent).await {
         Ok(Claim::Taken(taken)) => {
             let ready = prepared.expect("only a prepared task is taken for a run");
@@ -90,20 +102,44 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         }
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
-            finish::cancel_unstarted(shared, &delivery.handle, &delivery.id, &taken, &stop).await?;
+            finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
             Ok(RunEnd::Done)
         }
         Ok(Claim::Over(outcome)) => {
-            finish::conclude(shared, &delivery.handle, &outcome).await?;
+            finish::conclude(shared, &handle, &outcome, slot).await?;
             Ok(RunEnd::Done)
         }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
-            delivery.handle.ack(&shared.bus).await?;
+            handle.ack(&shared.bus).await?;
             Ok(RunEnd::Done)
         }
-        Err(error) => give_back(shared, delivery, error).await,
+        Ok(Claim::TooLate) => Err(FinishError::Fenced),
+        Err(error) => give_back(shared, &inputs, error).await,
     }
+}
+
+/// Where a delivery goes after its admission.
+enum Go {
+    On,
+    End(Intent),
+    Nowhere(RunEnd),
+}
+
+async fn admission(
+    shared: &Shared,
+    inputs: &RunInputs,
+    slot: Option<&SlotRequest>,
+    lease: &Lease,
+) -> Result<Go, BusError> {
+    let Some(slot) = slot else { return Ok(Go::On) };
+    Ok(match admit::admit(shared, inputs, slot, lease).await? {
+        Verdict::Admitted | Verdict::Settled => Go::On,
+        Verdict::Busy(error) => Go::End(Intent::Reject(error)),
+        Verdict::Stopped(stop) => Go::End(Intent::Cancel(stop::cause(&stop))),
+        Verdict::HandedBack(HandBack::Draining) => Go::Nowhere(RunEnd::Requeued),
+        Verdict::HandedBack(HandBack::NoPlace) | Verdict::Dropped => Go::Nowhere(RunEnd::Done),
+    })
 }
 
 async fn run_taken(
@@ -178,11 +214,12 @@ async fn work(
 /// The server was away while the task was being taken, so nothing was started.
 async fn give_back(
     shared: &Shared,
-    delivery: &Delivery,
+    inputs: &RunInputs,
     error: BusError,
 ) -> Result<RunEnd, FinishError> {
-    tracing::warn!(task = %delivery.id, %error, "a task could not be taken; it is handed back");
+    tracing::warn!(task = %inputs.delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
-    delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
+    let handle = inputs.handle.borrow().clone();
+    handle.nak(&shared.bus, TRY_AGAIN).await?;
     Ok(RunEnd::Done)
 }
