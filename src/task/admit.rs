@@ -48,8 +48,8 @@ pub struct Candidate {
 /// What is known besides the record.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Holders that are gone, by [`is_gone`].
-    pub gone: &'a [TaskId],
+    /// Holds that are void, by [`is_gone`].
+    pub gone: &'a [SlotHolder],
     /// The time.
     pub now: Timestamp,
 }
@@ -188,7 +188,7 @@ fn taken_over(
 /// The record without holders that are gone and places that are void; our own is kept.
 fn cleaned(record: &SlotRecord, me: &Candidate, facts: &Facts<'_>) -> SlotRecord {
     let mut cleaned = record.clone();
-    cleaned.holders.retain(|holder| !facts.gone.contains(&holder.task));
+    cleaned.holders.retain(|holder| !facts.gone.contains(holder));
     cleaned.waiters.retain(|waiter| waiter.task == me.task || waiter.until > facts.now);
     cleaned
 }

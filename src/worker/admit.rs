@@ -17,24 +17,26 @@
 //! While a task waits, only its message is ours, by confirmed `+WPI`; if that can't be confirmed in
 //! time, the task is dropped without a word, because another worker may have it.
 
+mod checks;
+mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{broadcast, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::broadcast;
+use tokio::time::{Instant, sleep_until};
 
-use super::lease::{BootInstant, Lease};
-use super::places::Ask;
+use self::checks::replaced_by;
+use super::lease::Lease;
 use super::run::RunInputs;
 use super::shared::Shared;
-use super::stop::canceled;
 use crate::exec::Stop;
-use crate::nats::{BusError, Cas, Headers, Hold as _, SlotChanges, SlotEntry};
+use crate::nats::{BusError, Cas, Hold as _, SlotChanges, SlotEntry};
 use crate::task::SlotRequest;
-use crate::task::admit::{self, Candidate, Decision, Facts, HolderFacts, TakenBy};
+use crate::task::admit::{self, Candidate, Decision, Facts};
 use crate::wire::{
-    Admission, CancelRequest, ErrorDetail, SlotHolder, SlotRecord, StatusEvent, StopReason, TaskId,
+    ErrorDetail, SlotHolder, SlotRecord, TaskId,
 };
 
 /// How often a waiting task looks at what it knows, and the first in line at the holders.
@@ -44,13 +46,6 @@ const READ: Duration = Duration::from_secs(10);
 /// How long a `queue` task that finds its slot free lets tasks that were submitted before it come first:
 /// they may have been delivered to another worker a moment ago.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long a task whose turn it is waits for a run place.
-const PLACE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a handed back task keeps its place in the line.
-const KEEP_PLACE: Duration = Duration::from_secs(5);
-/// First and longest pause before a task is offered again for want of a waiting place.
-const COME_AGAIN: Duration = Duration::from_secs(1);
-const COME_AGAIN_MAX: Duration = Duration::from_secs(8);
 /// Pauses in milliseconds between looks after a change was heard that the leader doesn't show yet: it is
 /// heard as soon as it is sent, and stored a moment later, if at all.
 const CATCH_UP: [u64; 7] = [1, 2, 5, 10, 25, 60, 150];
@@ -113,6 +108,7 @@ pub(super) async fn admit(
         read_at: Instant::now(),
         place: Place::Run,
         catch_up: CATCH_UP.len(),
+        checked: false,
         gone: Vec::new(),
     };
     line.stand().await
@@ -131,6 +127,16 @@ enum Look {
     /// The same, but it waits only for tasks that may be on their way.
     Settle,
     Done(Verdict),
+}
+
+/// What a decision leads to.
+enum Step {
+    /// Look again: it was made of something that has changed.
+    Again,
+    /// Nothing more is to be done.
+    Done(Verdict),
+    /// Write the record, if there is one; if that succeeds, the rest holds.
+    Write(Option<SlotRecord>, Look),
 }
 
 /// Why a waiting task wakes.
@@ -155,7 +161,10 @@ struct Line<'a> {
     place: Place,
     /// Looks done after the last change; all of them if there is nothing to catch up with.
     catch_up: usize,
-    gone: Vec<TaskId>,
+    /// Whether it was seen that the task itself and the holders are still there.
+    checked: bool,
+    /// Holds that are void.
+    gone: Vec<SlotHolder>,
 }
 
 impl Line<'_> {
@@ -267,36 +276,17 @@ impl Line<'_> {
             || admit::is_first(&self.known, &me, Timestamp::now())
     }
 
-    /// Reads the record and does what it leads to.
+    /// Reads the record and does what it leads to, until that is written or nothing is to be.
     async fn look(&mut self) -> Result<Look, BusError> {
-        let slots = &self.shared.slots;
         loop {
-            let SlotEntry { seq, record } = slots.read(&self.request.name).await?;
-            (self.known, self.read_at) = (record.clone(), Instant::now());
-            let me = self.me();
+            let SlotEntry { seq, record } = self.shared.slots.read(&self.request.name).await?;
+            (self.known, self.read_at) = (record, Instant::now());
             let facts = Facts { gone: &self.gone, now: Timestamp::now() };
-            let decision = admit::admit(&record, &me, &facts);
-            let (write, look) = match decision {
-                Decision::Admitted(_) if self.place == Place::Waiting => match self.run_place().await {
-                    Some(verdict) => return Ok(Look::Done(verdict)),
-                    None => continue,
-                },
-                Decision::Admitted(None) => return Ok(Look::Done(Verdict::Admitted)),
-                Decision::Admitted(Some(_)) if self.lets_others_come().await? => {
-                    (admit::line_up(&record, &me, &facts), Look::Settle)
-                }
-                Decision::Admitted(hold) => (hold, Look::Done(Verdict::Admitted)),
-                // Somebody else's hold decides: it counts only if its task is still there.
-                _ if self.find_gone(&record, &me).await? => continue,
-                _ if self.is_settled_by_chain().await? => return Ok(Look::Done(Verdict::Settled)),
-                Decision::Busy(by) => return Ok(Look::Done(Verdict::Busy(self.busy(&by)))),
-                Decision::Superseded(by) => return Ok(Look::Done(Verdict::Stopped(replaced_by(&by)))),
-                Decision::Full => return Ok(Look::Done(self.hand_back(HandBack::NoPlace).await)),
-                Decision::Wait(place) => (place, Look::Wait),
-                Decision::Replace { victims, record } => {
-                    self.cancel(&victims).await?;
-                    (record, Look::Wait)
-                }
+            let decision = admit::admit(&self.known, &self.me(), &facts);
+            let (write, look) = match self.follow(decision).await? {
+                Step::Again => continue,
+                Step::Done(verdict) => return Ok(Look::Done(verdict)),
+                Step::Write(write, look) => (write, look),
             };
             if matches!(look, Look::Wait) && self.place == Place::Run && !self.waiting_place().await {
                 return Ok(Look::Done(self.hand_back(HandBack::NoPlace).await));
@@ -305,218 +295,66 @@ impl Line<'_> {
             if !self.lease.is_held() {
                 return Ok(Look::Done(self.dropped()));
             }
-            if let Cas::Stored(_) = slots.write(&write, seq).await? {
+            if let Cas::Stored(_) = self.shared.slots.write(&write, seq).await? {
                 self.known = write;
-                return Ok(look);
-            }
-            tracing::trace!(task = %self.id(), "a slot's record was changed in the meantime");
-        }
-    }
-
-    /// Whether a `queue` task that finds its slot free is to wait for tasks on their way.
-    async fn lets_others_come(&self) -> Result<bool, BusError> {
-        if self.request.admission != Admission::Queue || self.received.elapsed() >= SETTLE {
-            return Ok(false);
-        }
-        self.shared.slots.is_preceded(self.inputs.delivery.queue_seq).await
-    }
-
-    /// Adds to `gone`; says whether there was anything to add. The first in line does it for all.
-    async fn find_gone(&mut self, record: &SlotRecord, me: &Candidate) -> Result<bool, BusError> {
-        if self.place == Place::Waiting && !admit::is_first(record, me, Timestamp::now()) {
-            return Ok(false);
-        }
-        let before = self.gone.len();
-        for holder in &record.holders {
-            if !self.gone.contains(&holder.task) && self.is_gone(holder).await? {
-                let (task, slot) = (self.id(), &self.request.name);
-                tracing::info!(%task, holder = %holder.task, slot, "a void hold of a slot is dropped");
-                self.gone.push(holder.task.clone());
+                if self.checked || !matches!(look, Look::Wait) {
+                    return Ok(look);
+                }
             }
         }
-        Ok(self.gone.len() > before)
     }
 
-    async fn is_gone(&self, holder: &SlotHolder) -> Result<bool, BusError> {
-        let slots = &self.shared.slots;
-        // The message before the chain: one that is gone because its task has just ended is followed
-        // by a chain that says so.
-        let queued = slots.is_queued(&holder.task).await?;
-        let last = self.shared.log.last(&holder.task).await?.map(|last| last.event);
-        let worker_lives = match &last {
-            Some(StatusEvent::Started(started)) if !queued => slots.is_present(&started.worker).await?,
-            _ => true,
-        };
-        let facts = HolderFacts { last: last.as_ref(), queued, worker_lives };
-        Ok(admit::is_gone(holder, &facts, Timestamp::now()))
-    }
-
-    /// Whether the task has ended, or another message of it is responsible: it waits for nothing.
-    async fn is_settled_by_chain(&self) -> Result<bool, BusError> {
-        if self.place == Place::Waiting {
-            return Ok(false);
+    async fn follow(&mut self, decision: Decision) -> Result<Step, BusError> {
+        match decision {
+            Decision::Admitted(hold) => return self.on_room(hold).await,
+            // The place in the line first, since others may be about to overtake; the checks after.
+            Decision::Wait(Some(place)) if !self.checked && !self.is_listed() => {
+                return Ok(Step::Write(Some(place), Look::Wait));
+            }
+            Decision::Busy(_)
+            | Decision::Wait(_)
+            | Decision::Replace { .. }
+            | Decision::Superseded(_)
+            | Decision::Full => {}
         }
-        let queue_seq = self.inputs.delivery.queue_seq;
-        Ok(match self.shared.log.last(self.id()).await?.map(|last| last.event) {
-            Some(StatusEvent::Finished(_)) => true,
-            Some(StatusEvent::Started(started)) => started.queue_seq != queue_seq,
-            Some(StatusEvent::Retrying(retrying)) => retrying.queue_seq != queue_seq,
-            Some(StatusEvent::Requeued(requeued)) => requeued.queue_seq != queue_seq,
-            None => false,
+        // Somebody else's hold decides: it counts only if its task is still there.
+        if self.find_gone().await? {
+            return Ok(Step::Again);
+        }
+        if !self.checked && self.is_settled_by_chain().await? {
+            self.leave_line().await;
+            return Ok(Step::Done(Verdict::Settled));
+        }
+        self.checked = true;
+        Ok(match decision {
+            Decision::Admitted(_) => unreachable!("dealt with above"),
+            Decision::Busy(by) => Step::Done(Verdict::Busy(self.busy(&by))),
+            Decision::Superseded(by) => Step::Done(Verdict::Stopped(replaced_by(&by))),
+            Decision::Full => Step::Done(self.hand_back(HandBack::NoPlace).await),
+            Decision::Wait(place) => Step::Write(place, Look::Wait),
+            Decision::Replace { victims, record } => {
+                self.cancel(&victims).await?;
+                Step::Write(record, Look::Wait)
+            }
         })
     }
 
-    /// Asks for the end of the tasks that are to be replaced, once each.
-    async fn cancel(&self, victims: &[TaskId]) -> Result<(), BusError> {
-        for victim in victims {
-            if self.shared.log.cancel_request(victim).await?.is_some() {
-                continue;
-            }
-            tracing::info!(task = %self.id(), %victim, slot = %self.request.name, "replacing a task");
-            let request = CancelRequest {
-                reason: Some(format!("replaced by {}", self.id())),
-                replaced_by: Some(self.id().clone()),
-                ..CancelRequest::default()
-            };
-            let payload = serde_json::to_vec(&request).map_err(|e| BusError::Broken(e.to_string()))?;
-            let subject = self.shared.bus.subjects().cancel(victim);
-            self.shared.bus.publish(subject, Headers::default(), payload.into()).await?;
+    async fn on_room(&mut self, hold: Option<SlotRecord>) -> Result<Step, BusError> {
+        if self.place == Place::Waiting {
+            return Ok(self.run_place().await.map_or(Step::Again, Step::Done));
         }
-        Ok(())
+        if hold.is_none() {
+            return Ok(Step::Done(Verdict::Admitted));
+        }
+        if self.lets_others_come().await? {
+            let facts = Facts { gone: &self.gone, now: Timestamp::now() };
+            return Ok(Step::Write(admit::line_up(&self.known, &self.me(), &facts), Look::Settle));
+        }
+        Ok(Step::Write(hold, Look::Done(Verdict::Admitted)))
     }
 
-    /// Gives up the run place for a waiting one, if there is one.
-    async fn waiting_place(&mut self) -> bool {
-        let (tx, rx) = oneshot::channel();
-        let asked = self.shared.places.send(Ask::Wait(self.id().clone(), tx)).await;
-        let granted = asked.is_ok() && rx.await.unwrap_or(false);
-        if granted {
-            tracing::info!(task = %self.id(), slot = %self.request.name, "task waits for its slot");
-            self.place = Place::Waiting;
-        }
-        granted
-    }
-
-    /// Gets a run place; a verdict says that there is none.
-    async fn run_place(&mut self) -> Option<Verdict> {
-        let (tx, mut rx) = oneshot::channel();
-        if self.shared.places.send(Ask::Run(self.id().clone(), tx)).await.is_ok() {
-            let mut stop = self.inputs.stop_rx.clone();
-            // Cancel safe: an answer that came in the same moment is still there below.
-            let asked = tokio::select! {
-                answer = timeout(PLACE_PATIENCE, &mut rx) => matches!(answer, Ok(Ok(()))),
-                _ = stop.wait_for(Option::is_some) => false,
-            };
-            rx.close();
-            if asked || rx.try_recv().is_ok() {
-                self.place = Place::Run;
-                return None;
-            }
-            let stop = self.inputs.stop_rx.borrow().clone();
-            if let Some(stop) = stop {
-                return Some(self.stopped(stop).await);
-            }
-        }
-        self.step_back().await;
-        Some(self.hand_back(HandBack::NoPlace).await)
-    }
-
-    async fn stopped(&mut self, stop: Stop) -> Verdict {
-        match stop.reason {
-            StopReason::Draining => {
-                self.step_back().await;
-                self.hand_back(HandBack::Draining).await
-            }
-            StopReason::Timeout
-            | StopReason::Canceled
-            | StopReason::Replaced
-            | StopReason::LeaseLost => Verdict::Stopped(stop),
-        }
-    }
-
-    /// Keeps our place in the line for whoever takes the task next, but not for long.
-    async fn step_back(&self) {
-        let until = Timestamp::now() + KEEP_PLACE;
-        let changed = async {
-            let entry = self.shared.slots.read(&self.request.name).await?;
-            if let Some(record) = admit::keep_place(&entry.record, self.id(), until) {
-                self.shared.slots.write(&record, entry.seq).await?;
-            }
-            Ok::<_, BusError>(())
-        };
-        // A place that stays as it is runs out a little later.
-        if let Err(error) = changed.await {
-            tracing::debug!(task = %self.id(), %error, "a place in a slot's line was not changed");
-        }
-    }
-
-    async fn hand_back(&self, why: HandBack) -> Verdict {
-        if !self.lease.is_held() {
-            return self.dropped();
-        }
-        let delay = match (why, self.place) {
-            // It is its turn, or another worker has room: at once.
-            (HandBack::Draining, _) | (HandBack::NoPlace, Place::Waiting) => Duration::ZERO,
-            (HandBack::NoPlace, Place::Run) => {
-                self.leave_line().await;
-                let doublings = self.inputs.delivery.delivered.clamp(1, 8) - 1;
-                (COME_AGAIN * 2_u32.pow(u32::try_from(doublings).unwrap_or(0))).min(COME_AGAIN_MAX)
-            }
-        };
-        let handle = self.inputs.handle.borrow().clone();
-        tracing::debug!(task = %self.id(), ?why, ?delay, "a task that wants a slot is handed back");
-        if let Err(error) = handle.nak(&self.shared.bus, delay).await {
-            tracing::debug!(task = %self.id(), %error, "it comes again after its lease");
-        }
-        Verdict::HandedBack(why)
-    }
-
-    /// Takes back a place in the line that was written before it was known that we can't stay.
-    async fn leave_line(&self) {
-        if !self.known.waiters.iter().any(|waiter| waiter.task == *self.id()) {
-            return;
-        }
-        if let Err(error) = self.shared.slots.release(&self.request.name, self.id()).await {
-            tracing::debug!(task = %self.id(), %error, "a place in a slot's line was not taken back");
-        }
-    }
-
-    fn dropped(&self) -> Verdict {
-        tracing::warn!(task = %self.id(), "a waiting task's hold ran out; it is dropped here");
-        Verdict::Dropped
-    }
-
-    /// Renews the hold on the message, and looks for a cancel that passed unheard.
-    async fn renew(&mut self) -> Look {
-        let sent = BootInstant::now();
-        let handle = self.inputs.handle.borrow().clone();
-        let left = self.lease.left();
-        match timeout(left, handle.in_progress(&self.shared.bus)).await {
-            // An answer that comes after the deadline proves nothing.
-            Err(_) => return Look::Done(self.dropped()),
-            Ok(Ok(())) if self.lease.is_held() => self.lease.renew_from(sent),
-            Ok(Ok(())) => return Look::Done(self.dropped()),
-            Ok(Err(error)) => {
-                tracing::warn!(task = %self.id(), %error, "lease of a waiting task not renewed");
-            }
-        }
-        match self.stored_cancel().await {
-            Ok(Some(stop)) => Look::Done(Verdict::Stopped(stop)),
-            Ok(None) | Err(_) => self.look_if(!self.stays()).await,
-        }
-    }
-
-    async fn stored_cancel(&self) -> Result<Option<Stop>, BusError> {
-        Ok(self.shared.log.cancel_request(self.id()).await?.map(canceled))
-    }
-
-    fn busy(&self, by: &TakenBy) -> ErrorDetail {
-        let slot = &self.request.name;
-        ErrorDetail {
-            step: "admit".into(),
-            message: format!("slot {slot:?} is taken by task {} at worker {}", by.task, by.worker),
-            problems: Vec::new(),
-        }
+    fn is_listed(&self) -> bool {
+        self.known.waiters.iter().any(|waiter| waiter.task == *self.id())
     }
 
     fn me(&self) -> Candidate {
@@ -532,12 +370,5 @@ impl Line<'_> {
 
     fn id(&self) -> &TaskId {
         &self.inputs.delivery.id
-    }
-}
-
-fn replaced_by(task: &TaskId) -> Stop {
-    Stop {
-        message: Some(format!("replaced by {task}")),
-        ..Stop::because(StopReason::Replaced)
     }
 }
