@@ -218,17 +218,10 @@ fn line(record: &SlotRecord, me: &Candidate) -> Vec<SlotWaiter> {
 }
 
 fn has_room(record: &SlotRecord, me: &Candidate) -> bool {
-    let mut holders = record.holders.len();
-    for waiter in line(record, me) {
-        if holders >= limit(waiter.limit) {
-            return false;
-        }
-        if waiter.task == me.task {
-            return true;
-        }
-        holders += 1;
-    }
-    false
+    let line = line(record, me);
+    let mine = line.iter().position(|waiter| waiter.task == me.task).expect("the line has it");
+    let taken = |before: usize| record.holders.len() + before;
+    line[..=mine].iter().enumerate().all(|(before, waiter)| taken(before) < limit(waiter.limit))
 }
 
 fn wait(record: &SlotRecord, cleaned: SlotRecord, me: &Candidate, facts: &Facts<'_>) -> Decision {
