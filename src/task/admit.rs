@@ -114,6 +114,30 @@ pub fn is_gone(holder: &SlotHolder, facts: &HolderFacts<'_>, now: Timestamp) -> 
     }
 }
 
+/// For how long a task must not take over its own hold from another worker, because that one may still
+/// have the task: a server that was killed may have forgotten a delivery, and makes another one though
+/// the hold on the first is not over. None: it may.
+///
+/// `lease` is the hold that a worker has on a message; a worker that can't renew it ends its task when
+/// nine tenths of it are over.
+pub fn not_before(
+    holder: &SlotHolder,
+    last: Option<&StatusEvent>,
+    lease: SignedDuration,
+    now: Timestamp,
+) -> Option<SignedDuration> {
+    let from = match last {
+        Some(StatusEvent::Started(started)) => started.at,
+        None => holder.since,
+        // Its worker has given it back.
+        Some(StatusEvent::Retrying(_) | StatusEvent::Requeued(_) | StatusEvent::Finished(_)) => {
+            return None;
+        }
+    };
+    let left = lease - lease / 10 - now.duration_since(from);
+    left.is_positive().then_some(left)
+}
+
 /// Decides whether a task may have its slot.
 pub fn admit(record: &SlotRecord, me: &Candidate, facts: &Facts<'_>) -> Decision {
     if let Some(at) = record.holders.iter().position(|holder| holder.task == me.task) {
@@ -264,8 +288,8 @@ fn replace(record: &SlotRecord, cleaned: SlotRecord, me: &Candidate, facts: &Fac
 }
 
 fn is_fresh(place: &SlotWaiter, me: &Candidate, now: Timestamp) -> bool {
-    let left = place.until.duration_since(now);
-    place.worker == me.worker && left > me.until.duration_since(now) / 2
+    // Whatever worker wrote it: two that have the same message must not write in turn.
+    place.until.duration_since(now) > me.until.duration_since(now) / 2
 }
 
 fn with_holder(record: SlotRecord, me: &Candidate, now: Timestamp) -> SlotRecord {

@@ -173,7 +173,7 @@ fn a_full_line_keeps_the_lowest_sequences() {
 }
 
 #[test]
-fn a_hold_is_void_when_its_task_is_over_or_cannot_come_back() {
+fn a_hold_is_void_when_its_task_is_over_and_is_taken_over_when_its_lease_is() {
     let record = after(&[task(1, Queue, 1)]);
     let holder = &record.holders[0];
     let outcome = Outcome::without_run(id(1), Phase::Succeeded, at(0));
@@ -200,6 +200,11 @@ fn a_hold_is_void_when_its_task_is_over_or_cannot_come_back() {
         queue_seq: 1,
         at: at(0),
     });
+    let lease = SignedDuration::from_secs(30);
+    let wait = |last, second| not_before(holder, last, lease, at(second)).map(|left| left.as_secs());
+    assert_eq!((wait(Some(&started), 1), wait(Some(&started), 27)), (Some(26), None));
+    assert_eq!((wait(None, 1), wait(None, 28)), (Some(26), None));
+    assert_eq!((wait(Some(&requeued), 1), wait(Some(&finished), 1)), (None, None));
     // last record, queued, worker lives, seconds since → gone
     let cases = [
         (Some(&finished), true, true, 0, true),

@@ -73,6 +73,8 @@ pub(super) enum HandBack {
     NoPlace,
     /// The worker ends.
     Draining,
+    /// Another worker may have it for as long.
+    Elsewhere(Duration),
 }
 
 /// Forwards changes of slots to the waiting tasks until the connection is closed.
@@ -345,6 +347,9 @@ impl Line<'_> {
         }
         if hold.is_none() {
             return Ok(Step::Done(Verdict::Admitted));
+        }
+        if let Some(pause) = self.is_held_elsewhere().await? {
+            return Ok(Step::Done(self.hand_back(HandBack::Elsewhere(pause)).await));
         }
         if self.lets_others_come().await? {
             let facts = Facts { gone: &self.gone, now: Timestamp::now() };

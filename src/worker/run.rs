@@ -138,7 +138,9 @@ async fn admission(
         Verdict::Busy(error) => Go::End(Intent::Reject(error)),
         Verdict::Stopped(stop) => Go::End(Intent::Cancel(stop::cause(&stop))),
         Verdict::HandedBack(HandBack::Draining) => Go::Nowhere(RunEnd::Requeued),
-        Verdict::HandedBack(HandBack::NoPlace) | Verdict::Dropped => Go::Nowhere(RunEnd::Done),
+        Verdict::HandedBack(HandBack::NoPlace | HandBack::Elsewhere(_)) | Verdict::Dropped => {
+            Go::Nowhere(RunEnd::Done)
+        }
     })
 }
 

@@ -345,3 +345,63 @@ async fn a_slot_whose_holder_was_purged_is_free_again() {
     let id = fleet.publish("next", shell_spec("true", &in_slot("p", "dropIfRunning", 1))).await;
     assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
 }
+
+#[tokio::test]
+async fn more_tasks_than_waiting_places_all_run_and_others_with_them() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(fleet.publish(&format!("t{n}"), shell_spec("sleep 0.05", &in_slot("q", "queue", 1))).await);
+    }
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    ids.push(fleet.shell("plain", "true").await);
+    let outcomes = outcomes(&fleet, &ids).await;
+    assert!(outcomes.iter().all(|outcome| outcome.phase == Phase::Succeeded));
+    fleet.queue_is_empty().await;
+    slot_has(&fleet, "q", 0, 0).await;
+}
+
+#[tokio::test]
+async fn a_slot_does_not_stand_empty_because_its_next_task_waits_at_a_full_worker() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _first = fleet.worker(&server, "w1", 1).await;
+    let holder = fleet.publish("holder", shell_spec("echo up; sleep 600", &in_slot("f", "queue", 1))).await;
+    fleet.first_output(&holder).await;
+    let _full = fleet.worker(&server, "w2", 1).await;
+    let waits = fleet.publish("waits", shell_spec("true", &in_slot("f", "queue", 1))).await;
+    slot_has(&fleet, "f", 1, 1).await;
+    let long = fleet.shell("long", "echo up; sleep 600").await;
+    fleet.first_output(&long).await;
+    fleet.cancel(&holder, "").await;
+    let start = Instant::now();
+    let outcome = fleet.outcome(&waits).await;
+    assert_eq!(outcome.worker.expect("it ran").as_str(), "w1");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn waiting_outlives_a_server_restart() {
+    let mut server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let log = dir.path().join("log");
+    let _workers = three_workers(&fleet, &server, 2).await;
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        let spec = shell_spec(&witnessed(&log, "sleep 0.5"), &in_slot("q", "queue", 1));
+        ids.push(fleet.publish(&format!("t{n}"), spec).await);
+    }
+    slot_has(&fleet, "q", 1, 5).await;
+    server.kill().await;
+    server.restart().await;
+    for id in &ids {
+        assert_eq!(fleet.patient_outcome(id).await.phase, Phase::Succeeded, "{id}");
+        let events = fleet.events(id).await;
+        assert_eq!(events.len(), 2, "{id} ran once: {events:#?}");
+    }
+    let (most, starts) = witnesses(&log);
+    assert_eq!((most, starts.len()), (1, 6));
+    slot_has(&fleet, "q", 0, 0).await;
+}

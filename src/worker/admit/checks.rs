@@ -1,7 +1,9 @@
 //! What a task in the line must know besides the record: whether holders are still there, whether it is
 //! itself still to be started, and whether others may be about to come.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Line, SETTLE};
 use crate::exec::Stop;
@@ -13,6 +15,21 @@ use crate::wire::{
 use crate::worker::stop::canceled;
 
 impl Line<'_> {
+    /// For how long another worker may still have the task, if its hold says so.
+    pub(super) async fn is_held_elsewhere(&self) -> Result<Option<Duration>, BusError> {
+        let holder = self.known.holders.iter().find(|holder| holder.task == *self.id());
+        let Some(holder) = holder.filter(|holder| holder.worker != self.shared.worker) else {
+            return Ok(None);
+        };
+        let last = self.shared.log.last(self.id()).await?.map(|last| last.event);
+        let lease = SignedDuration::try_from(self.lease.length()).unwrap_or(SignedDuration::MAX);
+        let pause = admit::not_before(holder, last.as_ref(), lease, Timestamp::now());
+        Ok(pause.and_then(|pause| {
+            tracing::warn!(task = %self.id(), worker = %holder.worker, "a task came though another worker may have it");
+            Duration::try_from(pause).ok()
+        }))
+    }
+
     /// Whether a `queue` task that finds its slot free is to wait for tasks on their way.
     pub(super) async fn lets_others_come(&self) -> Result<bool, BusError> {
         if self.request.admission != Admission::Queue || self.received.elapsed() >= SETTLE {

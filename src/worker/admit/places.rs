@@ -55,14 +55,14 @@ impl Line<'_> {
                 return Some(self.stopped(stop).await);
             }
         }
-        self.step_back().await;
+        self.keep_place_for(KEEP_PLACE).await;
         Some(self.hand_back(HandBack::NoPlace).await)
     }
 
     pub(super) async fn stopped(&mut self, stop: Stop) -> Verdict {
         match stop.reason {
             StopReason::Draining => {
-                self.step_back().await;
+                self.keep_place_for(KEEP_PLACE).await;
                 self.hand_back(HandBack::Draining).await
             }
             StopReason::Timeout
@@ -73,8 +73,8 @@ impl Line<'_> {
     }
 
     /// Keeps our place in the line for whoever takes the task next, but not for long.
-    async fn step_back(&self) {
-        let until = Timestamp::now() + KEEP_PLACE;
+    async fn keep_place_for(&self, time: Duration) {
+        let until = Timestamp::now() + time;
         let changed = async {
             let entry = self.shared.slots.read(&self.request.name).await?;
             if let Some(record) = admit::keep_place(&entry.record, self.id(), until) {
@@ -94,6 +94,7 @@ impl Line<'_> {
         }
         let delay = match (why, self.place) {
             // It is its turn, or another worker has room: at once.
+            (HandBack::Elsewhere(pause), _) => pause,
             (HandBack::Draining, _) | (HandBack::NoPlace, Place::Waiting) => Duration::ZERO,
             (HandBack::NoPlace, Place::Run) => {
                 self.leave_line().await;
@@ -109,13 +110,11 @@ impl Line<'_> {
         Verdict::HandedBack(why)
     }
 
-    /// Takes back a place in the line that was written before it was known that we can't stay.
+    /// Takes back a place in the line that was written before it was known that we can't stay. Only
+    /// that: another worker with the same message may have the slot by now.
     pub(super) async fn leave_line(&self) {
-        if !self.known.waiters.iter().any(|waiter| waiter.task == *self.id()) {
-            return;
-        }
-        if let Err(error) = self.shared.slots.release(&self.request.name, self.id()).await {
-            tracing::debug!(task = %self.id(), %error, "a place in a slot's line was not taken back");
+        if self.is_listed() {
+            self.keep_place_for(Duration::ZERO).await;
         }
     }
 
