@@ -76,7 +76,8 @@ impl Slots {
     /// Whether a message of the task is in the queue, be it in flight or delayed, by the leader.
     pub async fn is_queued(&self, task: &TaskId) -> Result<bool, BusError> {
         let subjects = self.bus.subjects();
-        let stored = self.bus.read_last(&subjects.queue_stream(), &subjects.queue_task(task)).await?;
+        let stored =
+            self.bus.read_last(&subjects.queue_stream(), &subjects.queue_task(task)).await?;
         Ok(stored.is_some())
     }
 

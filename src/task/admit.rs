@@ -18,9 +18,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::wire::{
-    Admission, SlotHolder, SlotRecord, SlotWaiter, StatusEvent, TaskId, WorkerId,
-};
+use crate::wire::{Admission, SlotHolder, SlotRecord, SlotWaiter, StatusEvent, TaskId, WorkerId};
 
 /// The most tasks that a record has waiting: it is one message, and must stay a small one.
 pub const MAX_WAITERS: usize = 500;
@@ -227,7 +225,8 @@ fn newest_replace<'a>(record: &'a SlotRecord, me: &Candidate) -> Option<&'a Slot
 fn line(record: &SlotRecord, me: &Candidate) -> Vec<SlotWaiter> {
     let others = record.waiters.iter().filter(|waiter| waiter.task != me.task).cloned();
     let mut line: Vec<_> = others.chain([waiter(me)]).collect();
-    let newest = line.iter().filter(|w| w.admission == Admission::Replace).map(|w| w.queue_seq).max();
+    let newest =
+        line.iter().filter(|w| w.admission == Admission::Replace).map(|w| w.queue_seq).max();
     line.retain(|w| w.admission != Admission::Replace || Some(w.queue_seq) == newest);
     line.sort_by_key(|waiter| {
         let class = match waiter.admission {
@@ -269,7 +268,12 @@ fn wait(record: &SlotRecord, cleaned: SlotRecord, me: &Candidate, facts: &Facts<
     Decision::Wait((changed != *record).then_some(changed))
 }
 
-fn replace(record: &SlotRecord, cleaned: SlotRecord, me: &Candidate, facts: &Facts<'_>) -> Decision {
+fn replace(
+    record: &SlotRecord,
+    cleaned: SlotRecord,
+    me: &Candidate,
+    facts: &Facts<'_>,
+) -> Decision {
     let too_many = cleaned.holders.len() + 1 - limit(me.limit);
     let mut older: Vec<_> =
         cleaned.holders.iter().filter(|holder| holder.queue_seq < me.queue_seq).collect();

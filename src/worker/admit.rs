@@ -14,6 +14,14 @@
 //! never stands empty for want of capacity here while another worker has some. Its place in the line
 //! is kept for a few seconds after it was handed back, so it isn't overtaken on the way.
 //!
+//! *Order.* Whenever the slot has room, the `queue` task with the lowest sequence in the queue stream gets
+//! it, of those that stand in the line then; nobody in the line is overtaken. A task stands in it as soon
+//! as a worker has a waiting place for it. So the order is that of submission as far as the fleet's
+//! waiting places reach; beyond, tasks come in as places get free. A task that finds the slot free gives
+//! tasks before it that are on their way 100 ms, unless the queue has none. A place whose worker was not
+//! heard of for a lease is void (by the workers' clocks, which are to agree to within a lease); its task
+//! is delivered again and gets in by its sequence.
+//!
 //! While a task waits, only its message is ours, by confirmed `+WPI`; if that can't be confirmed in
 //! time, the task is dropped without a word, because another worker may have it.
 
@@ -35,9 +43,7 @@ use crate::exec::Stop;
 use crate::nats::{BusError, Cas, Hold as _, SlotChanges, SlotEntry};
 use crate::task::SlotRequest;
 use crate::task::admit::{self, Candidate, Decision, Facts};
-use crate::wire::{
-    ErrorDetail, SlotHolder, SlotRecord, TaskId,
-};
+use crate::wire::{ErrorDetail, SlotHolder, SlotRecord, TaskId};
 
 /// How often a waiting task looks at what it knows, and the first in line at the holders.
 const LOOK: Duration = Duration::from_secs(1);
@@ -172,7 +178,9 @@ struct Line<'a> {
 impl Line<'_> {
     async fn stand(mut self) -> Result<Verdict, BusError> {
         let mut look = self.look().await?;
-        if !matches!(look, Look::Done(_)) && let Some(stop) = self.stored_cancel().await? {
+        if !matches!(look, Look::Done(_))
+            && let Some(stop) = self.stored_cancel().await?
+        {
             return Ok(Verdict::Stopped(stop));
         }
         let mut renew_at = Instant::now() + self.lease.interval();
@@ -266,7 +274,10 @@ impl Line<'_> {
                 };
                 mine(&new) == mine(&self.known)
             }
-            Decision::Admitted(_) | Decision::Busy(_) | Decision::Superseded(_) | Decision::Full => false,
+            Decision::Admitted(_)
+            | Decision::Busy(_)
+            | Decision::Superseded(_)
+            | Decision::Full => false,
         }
     }
 
@@ -290,7 +301,8 @@ impl Line<'_> {
                 Step::Done(verdict) => return Ok(Look::Done(verdict)),
                 Step::Write(write, look) => (write, look),
             };
-            if matches!(look, Look::Wait) && self.place == Place::Run && !self.waiting_place().await {
+            if matches!(look, Look::Wait) && self.place == Place::Run && !self.waiting_place().await
+            {
                 return Ok(Look::Done(self.hand_back(HandBack::NoPlace).await));
             }
             let Some(write) = write else { return Ok(look) };

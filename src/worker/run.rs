@@ -32,6 +32,13 @@ pub(super) struct RunInputs {
     pub(super) stop_rx: watch::Receiver<Option<Stop>>,
 }
 
+impl RunInputs {
+    /// A redelivery may have come in the meantime.
+    fn newest_handle(&self) -> AckHandle {
+        self.handle.borrow().clone()
+    }
+}
+
 /// What a run amounts to for the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunEnd {
@@ -86,15 +93,13 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
     };
     let lease = Lease::start(shared.lease_of(&delivery.lane), received);
     let slot = prepared.as_ref().and_then(|ready| ready.task.slot.as_ref());
-    let intent = match admission(shared, &inputs, slot, &lease).await {
-        Ok(Go::On) => intent,
-        Ok(Go::End(intent)) => intent,
+    let intent = match admission(shared, &inputs, slot, &lease, intent).await {
+        Ok(Go::Claim(intent)) => intent,
         Ok(Go::Nowhere(end)) => return Ok(end),
         Err(error) => return give_back(shared, &inputs, error).await,
     };
     let slot = slot.map(|slot| slot.name.as_str());
-    // A redelivery may have come while the task waited.
-    let handle = inputs.handle.borrow().clone();
+    let handle = inputs.newest_handle();
     match claim::claim(shared, delivery, &lease, &intent).await {
         Ok(Claim::Taken(taken)) => {
             let ready = prepared.expect("only a prepared task is taken for a run");
@@ -115,14 +120,16 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
             Ok(RunEnd::Done)
         }
         Ok(Claim::TooLate) => Err(FinishError::Fenced),
-        Err(error) => give_back(shared, &inputs, error).await,
+        Err(error) => {
+            let_go(shared, delivery, slot, &lease).await;
+            give_back(shared, &inputs, error).await
+        }
     }
 }
 
 /// Where a delivery goes after its admission.
 enum Go {
-    On,
-    End(Intent),
+    Claim(Intent),
     Nowhere(RunEnd),
 }
 
@@ -131,12 +138,13 @@ async fn admission(
     inputs: &RunInputs,
     slot: Option<&SlotRequest>,
     lease: &Lease,
+    intent: Intent,
 ) -> Result<Go, BusError> {
-    let Some(slot) = slot else { return Ok(Go::On) };
+    let Some(slot) = slot else { return Ok(Go::Claim(intent)) };
     Ok(match admit::admit(shared, inputs, slot, lease).await? {
-        Verdict::Admitted | Verdict::Settled => Go::On,
-        Verdict::Busy(error) => Go::End(Intent::Reject(error)),
-        Verdict::Stopped(stop) => Go::End(Intent::Cancel(stop::cause(&stop))),
+        Verdict::Admitted | Verdict::Settled => Go::Claim(intent),
+        Verdict::Busy(error) => Go::Claim(Intent::Reject(error)),
+        Verdict::Stopped(stop) => Go::Claim(Intent::Cancel(stop::cause(&stop))),
         Verdict::HandedBack(HandBack::Draining) => Go::Nowhere(RunEnd::Requeued),
         Verdict::HandedBack(HandBack::NoPlace | HandBack::Elsewhere(_)) | Verdict::Dropped => {
             Go::Nowhere(RunEnd::Done)
@@ -152,14 +160,8 @@ async fn run_taken(
     lease: &Lease,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
-    let keeper = LeaseKeeper {
-        shared,
-        id,
-        taken,
-        lease,
-        handle: inputs.handle.clone(),
-        stop: &inputs.stop,
-    };
+    let keeper =
+        LeaseKeeper { shared, id, taken, lease, handle: inputs.handle.clone(), stop: &inputs.stop };
     let work = work(shared, inputs, ready, taken, lease);
     tokio::pin!(work);
     // Cancel safe: the keeper holds nothing but the lease's own state; the work is never dropped.
@@ -179,7 +181,7 @@ async fn work(
     lease: &Lease,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
-    let handle = || inputs.handle.borrow().clone();
+    let handle = || inputs.newest_handle();
     let plan = match ready.plan(shared, &inputs.delivery, taken) {
         Ok(plan) => plan,
         Err(error) => {
@@ -203,13 +205,22 @@ async fn work(
     if !lease.is_held() {
         return Err(FinishError::Fenced);
     }
-    let end = attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone()).await;
+    let end =
+        attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone()).await;
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
     match finish::settle(shared, &handle(), &ready.task, taken, end).await? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),
+    }
+}
+
+/// Nothing was started, and a new task has nothing to hold its slot for; one that ran before keeps it
+/// until its chain ends.
+async fn let_go(shared: &Shared, delivery: &Delivery, slot: Option<&str>, lease: &Lease) {
+    if delivery.delivered == 1 && lease.is_held() {
+        shared.release(slot, &delivery.id).await;
     }
 }
 
@@ -221,7 +232,7 @@ async fn give_back(
 ) -> Result<RunEnd, FinishError> {
     tracing::warn!(task = %inputs.delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
-    let handle = inputs.handle.borrow().clone();
+    let handle = inputs.newest_handle();
     handle.nak(&shared.bus, TRY_AGAIN).await?;
     Ok(RunEnd::Done)
 }
