@@ -18,6 +18,9 @@ use crate::worker::places::Ask;
 const PLACE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a handed back task keeps its place in the line.
 const KEEP_PLACE: Duration = Duration::from_secs(5);
+/// Pause before a task is offered to the others. Without one it may come back to this worker before the
+/// run has ended, which would take it for a redelivery of its own.
+const HAND_OVER: Duration = Duration::from_millis(100);
 /// First and longest pause before a task is offered again for want of a waiting place.
 const COME_AGAIN: Duration = Duration::from_secs(1);
 const COME_AGAIN_MAX: Duration = Duration::from_secs(8);
@@ -93,9 +96,9 @@ impl Line<'_> {
             return self.dropped();
         }
         let delay = match (why, self.place) {
-            // It is its turn, or another worker has room: at once.
+            // It is its turn, or another worker has room: as soon as this run is sure to have ended.
             (HandBack::Elsewhere(pause), _) => pause,
-            (HandBack::Draining, _) | (HandBack::NoPlace, Place::Waiting) => Duration::ZERO,
+            (HandBack::Draining, _) | (HandBack::NoPlace, Place::Waiting) => HAND_OVER,
             (HandBack::NoPlace, Place::Run) => {
                 self.leave_line().await;
                 let doublings = self.inputs.delivery.delivered.clamp(1, 8) - 1;
