@@ -138,10 +138,7 @@ pub enum RawInherit {
 
 /// A number of bytes, or a text such as `"64MiB"`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a number of bytes or a text such as \"64MiB\""
-)]
+#[serde(untagged, expecting = "expected a number of bytes or a text such as \"64MiB\"")]
 pub enum RawSize {
     /// Bytes.
     Bytes(u64),

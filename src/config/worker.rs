@@ -62,10 +62,7 @@ pub(super) fn resolve(
 ) -> WorkerConfig {
     report.labels("worker.labels", &raw.labels);
     if raw.labels.contains_key(RUNNER_NAME_LABEL) {
-        report.add(
-            "worker.labels.runner-name",
-            "is set for each runner; remove it",
-        );
+        report.add("worker.labels.runner-name", "is set for each runner; remove it");
     }
     let mut labels = host.labels();
     labels.extend(raw.labels);
@@ -95,9 +92,7 @@ fn lanes() -> NonZeroUsize {
 }
 
 fn worker_id(name: &str, report: &mut Report) -> Option<WorkerId> {
-    name.parse()
-        .map_err(|error: InvalidId| report.add("worker.name", error))
-        .ok()
+    name.parse().map_err(|error: InvalidId| report.add("worker.name", error)).ok()
 }
 
 fn at_least_one(
