@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{STORE_PATIENCE, Shared};
+use crate::client::Client;
 use crate::client::schedule::expired;
 use crate::nats::{Append, BusError, Delivery, Hold as _, StatusEntry};
 use crate::task::LossPolicy;
@@ -19,6 +20,9 @@ use crate::wire::{
     Attempt, CancelRequest, Cause, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started,
     StatusEvent,
 };
+
+/// How long the worker that has a task may take to say so.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(750);
 
 /// What came of trying to take a task.
 pub(super) enum Claim {
@@ -30,6 +34,8 @@ pub(super) enum Claim {
     Over(Box<Outcome>),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
+    /// Another worker says that it still deals with this very message: leave it to that one.
+    HeldElsewhere,
     /// Our hold on the message ran out while it was being taken: nothing may be sent.
     TooLate,
 }
@@ -77,6 +83,9 @@ pub(super) async fn claim(
         last = shared.log.last(&delivery.id).await?;
     }
     loop {
+        if held_elsewhere(shared, delivery, last.as_ref()).await {
+            return Ok(Claim::HeldElsewhere);
+        }
         let deadline = Instant::now() + STORE_PATIENCE.min(lease.left());
         let situation = Situation {
             last: last.as_ref().map(|last| (last.seq, &last.event)),
@@ -107,6 +116,17 @@ pub(super) async fn claim(
             Append::Lost(found) => last = found,
         }
     }
+}
+
+/// A delivery says that the hold of the task's worker is over, but a server that was killed may have
+/// forgotten that hold: so that worker is asked. One that is dead, cut off, or frozen doesn't answer.
+async fn held_elsewhere(shared: &Shared, delivery: &Delivery, last: Option<&StatusEntry>) -> bool {
+    let Some(StatusEvent::Started(started)) = last.map(|last| &last.event) else { return false };
+    if started.worker == shared.worker || started.queue_seq != delivery.queue_seq {
+        return false;
+    }
+    let client = Client::new(shared.bus.clone());
+    client.holds(&started.worker, &delivery.id, delivery.queue_seq, HOLDER_PATIENCE).await
 }
 
 struct Counts {

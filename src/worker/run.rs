@@ -28,14 +28,19 @@ pub(super) struct RunInputs {
     pub(super) delivery: Delivery,
     /// The newest delivery of the task's message.
     pub(super) handle: watch::Receiver<AckHandle>,
+    /// The delivery that was, or is about to be, answered.
+    pub(super) used: watch::Sender<AckHandle>,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) stop_rx: watch::Receiver<Option<Stop>>,
 }
 
 impl RunInputs {
-    /// A redelivery may have come in the meantime.
+    /// The delivery to answer: a redelivery may have come in the meantime. One that comes after this is
+    /// answered by the loop.
     fn newest_handle(&self) -> AckHandle {
-        self.handle.borrow().clone()
+        let newest = self.handle.borrow().clone();
+        self.used.send_replace(newest.clone());
+        newest
     }
 }
 
@@ -122,6 +127,11 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
             handle.ack(&shared.bus).await?;
+            Ok(RunEnd::Done)
+        }
+        Ok(Claim::HeldElsewhere) => {
+            tracing::info!(task = %delivery.id, "a task was delivered again that its worker still has");
+            handle.nak(&shared.bus, lease.interval()).await?;
             Ok(RunEnd::Done)
         }
         Ok(Claim::TooLate) => Err(FinishError::Fenced),
