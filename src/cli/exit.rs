@@ -51,7 +51,7 @@ const TABLE: &[(&str, &str)] = &[
     ("75", "the task was lost with its workers, or expired before it started"),
     ("78", "the configuration is wrong, or the namespace is not set up"),
     ("1", "something else failed on our side"),
-    ("3", "a worker ended, and had to hand back tasks that still ran (worker, dev)"),
+    ("3", "a worker ended, and had to hand back tasks that still ran"),
 ];
 
 /// The table as it stands at the end of `--help`.
