@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{Shared, STORE_PATIENCE};
-use crate::nats::{Append, BusError, Delivery, StatusEntry};
+use crate::nats::{Append, BusError, Delivery, StatusEntry, guards};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
 use crate::wire::{
@@ -123,6 +123,9 @@ async fn won(
     match event {
         StatusEvent::Started(started) => {
             let taken = Taken { started, seq, last_delay };
+            if !guards::start_check() {
+                return Ok(Claim::Taken(taken));
+            }
             Ok(match shared.log.cancel_request(&delivery.id).await? {
                 Some(request) => Claim::Canceled(taken, request),
                 None => Claim::Taken(taken),

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::nats::Hold;
+use crate::nats::{Hold, guards};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 3;
@@ -55,7 +55,9 @@ impl Lease {
 
     /// Gives the lease up for good.
     pub(super) fn lose(&self) {
-        self.deadline.store(LOST, Ordering::Release);
+        if guards::lease() {
+            self.deadline.store(LOST, Ordering::Release);
+        }
     }
 
     /// Time left; zero if the deadline has passed.
@@ -72,7 +74,7 @@ impl Lease {
 
     /// Whether the deadline has passed while the task may have processes.
     pub(super) fn is_overdue(&self) -> bool {
-        !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
+        guards::lease() && !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
     }
 
     /// Time for which the server lets us hold the task without a renewal.
@@ -88,7 +90,7 @@ impl Lease {
 
 impl Hold for Lease {
     fn is_held(&self) -> bool {
-        !self.left().is_zero()
+        !guards::lease() || !self.left().is_zero()
     }
 
     fn is_lost(&self) -> bool {
