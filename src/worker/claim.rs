@@ -18,6 +18,9 @@ use crate::wire::{
     Attempt, CancelRequest, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
 };
 
+/// Pause before a second message is looked at again while its task is dealt with.
+const SECOND_MESSAGE_DELAY: Duration = Duration::from_millis(500);
+
 /// What came of trying to take a task.
 pub(super) enum Claim {
     /// It is ours: run it.
@@ -85,6 +88,33 @@ pub(super) async fn claim(
         match shared.log.append(&delivery.id, &event, expected, deadline).await? {
             Append::Won(seq) => return won(shared, delivery, event, seq, last_delay(last)).await,
             Append::Lost(found) => last = found,
+        }
+    }
+}
+
+/// Drops a second message of a task if the chain says that another message is responsible for it;
+/// otherwise it comes again when the run that is here now may have ended.
+pub(super) async fn settle_second_message(
+    shared: &Shared,
+    delivery: &Delivery,
+) -> Result<(), BusError> {
+    let last = shared.log.last(&delivery.id).await?;
+    let situation = Situation {
+        last: last.as_ref().map(|last| (last.seq, &last.event)),
+        queue_seq: delivery.queue_seq,
+        running: None,
+        policy: LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun },
+    };
+    match task::claim(&situation) {
+        task::Claim::Duplicate => {
+            tracing::warn!(task = %delivery.id, "a second message of a running task was dropped");
+            delivery.handle.ack(&shared.bus).await
+        }
+        task::Claim::Start { .. }
+        | task::Claim::Adopt
+        | task::Claim::AlreadyFinished(_)
+        | task::Claim::EndAsLost { .. } => {
+            delivery.handle.nak(&shared.bus, SECOND_MESSAGE_DELAY).await
         }
     }
 }

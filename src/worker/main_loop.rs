@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
 
+use super::claim;
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
@@ -155,7 +156,7 @@ impl MainLoop {
                 tracing::warn!(task = %delivery.id, "a task that runs here was delivered again");
                 active.handle.send_replace(delivery.handle);
             } else {
-                self.drop_duplicate(delivery);
+                self.settle_second_message(delivery);
             }
             return;
         }
@@ -174,14 +175,13 @@ impl MainLoop {
         self.active.insert(id, active);
     }
 
-    /// A second message of a task that runs here: the chain says that the first one owns it, and both
-    /// hold the same task.
-    fn drop_duplicate(&mut self, delivery: Delivery) {
-        tracing::warn!(task = %delivery.id, "a second message of a running task was dropped");
-        let bus = self.parts.shared.bus.clone();
+    /// A second message of a task that is dealt with here. Only the chain says which of the two is
+    /// responsible for the task: the one that is dealt with may be about to be dropped, or moved here.
+    fn settle_second_message(&mut self, delivery: Delivery) {
+        let shared = Arc::clone(&self.parts.shared);
         self.chores.spawn(async move {
-            if let Err(error) = delivery.handle.ack(&bus).await {
-                tracing::debug!(%error, "ack failed; the duplicate will come again");
+            if let Err(error) = claim::settle_second_message(&shared, &delivery).await {
+                tracing::debug!(%error, "a second message was not answered; it will come again");
             }
         });
     }
