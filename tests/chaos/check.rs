@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use runlane::wire::{Stream, TaskId};
 
 use crate::chain;
 use crate::load::Followed;
 use crate::output;
-use crate::overlap::{self, Life, Lives, Window};
+use crate::overlap::{self, Cause, Excuses, Life, Lives, Window};
 use crate::read::{Logs, Sort, TaskLog};
 use crate::tasks::TaskPlan;
 use crate::timeline::{Event, Timeline};
@@ -21,6 +22,7 @@ pub(crate) struct Evidence {
     pub(crate) logs: Logs,
     pub(crate) lives: Lives,
     pub(crate) timeline: Timeline,
+    pub(crate) lease: Duration,
 }
 
 /// A broken promise.
@@ -57,7 +59,7 @@ impl Tally {
 pub(crate) fn check(evidence: &Evidence) -> Tally {
     let mut tally = Tally::default();
     let accepted: BTreeSet<&TaskId> = evidence.accepted.iter().collect();
-    let freezes = evidence.timeline.freezes();
+    let excuses = evidence.timeline.excuses(evidence.lease);
     let counts = evidence.timeline.counts();
     let killed = |what: &str| counts.contains_key(what);
     let supervisors_killed = killed("task-init killed") || killed("spawner killed");
@@ -87,7 +89,7 @@ pub(crate) fn check(evidence: &Evidence) -> Tally {
         tally.incomplete += output.incomplete;
         tally.attempts += lives.len();
         tally.late_chunks += late_chunks(log);
-        windows(&mut tally, id, log, lives, &freezes);
+        windows(&mut tally, id, log, lives, &excuses);
         for (_, outcome) in log.outcomes() {
             *tally.phases.entry(outcome.phase.to_string()).or_default() += 1;
         }
@@ -96,19 +98,19 @@ pub(crate) fn check(evidence: &Evidence) -> Tally {
     tally
 }
 
-/// Two attempts at once, or one after the outcome: only while its worker was frozen.
+/// Two attempts at once, or one after the outcome: only in the windows that docs/chaos.md states.
 fn windows(
     tally: &mut Tally,
     id: &TaskId,
     log: &TaskLog,
     lives: &[Life],
-    freezes: &[(String, f64, f64)],
+    excuses: &Excuses,
 ) {
-    let overlaps = overlap::overlaps(lives, freezes);
+    let overlaps = overlap::overlaps(lives, excuses);
     let outcome = log.outcomes().next().map(|(record, _)| record.time);
     let outlived =
-        outcome.map(|time| overlap::outlived(lives, time, freezes)).unwrap_or_default();
-    for window in overlaps.iter().chain(&outlived).filter(|window| !window.frozen) {
+        outcome.map(|time| overlap::outlived(lives, time, excuses)).unwrap_or_default();
+    for window in overlaps.iter().chain(&outlived).filter(|window| window.cause == Cause::None) {
         tally.violation(Some(id), window.what.clone());
     }
     tally.overlaps.extend(overlaps);

@@ -24,9 +24,30 @@ pub(crate) struct Life {
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
     pub(crate) length: f64,
-    /// The worker of the attempt that should have been gone was frozen.
-    pub(crate) frozen: bool,
+    pub(crate) cause: Cause,
     pub(crate) what: String,
+}
+
+/// Why a window was open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The worker of the attempt that should have been gone was frozen.
+    Frozen,
+    /// A server crashed or was frozen, forgot when a renewal had come, and delivered the task early.
+    ServerForgot,
+    /// There is no excuse.
+    None,
+}
+
+/// What the storm did that may open a window.
+#[derive(Debug, Default)]
+pub(crate) struct Excuses {
+    /// Worker, from, to.
+    pub(crate) freezes: Vec<(String, f64, f64)>,
+    /// When servers were killed or frozen.
+    pub(crate) servers: Vec<f64>,
+    /// Seconds.
+    pub(crate) lease: f64,
 }
 
 /// All attempts that had processes, by task.
@@ -81,7 +102,7 @@ fn widen(
 }
 
 /// Attempts of one task that lived at once.
-pub(crate) fn overlaps(lives: &[Life], freezes: &[(String, f64, f64)]) -> Vec<Window> {
+pub(crate) fn overlaps(lives: &[Life], excuses: &Excuses) -> Vec<Window> {
     let mut windows = Vec::new();
     for (index, one) in lives.iter().enumerate() {
         for other in &lives[index + 1..] {
@@ -92,7 +113,7 @@ pub(crate) fn overlaps(lives: &[Life], freezes: &[(String, f64, f64)]) -> Vec<Wi
                     "attempts {} ({}) and {} ({}) at once for {:.3} s",
                     one.attempt, one.worker, other.attempt, other.worker, to - from
                 );
-                windows.push(Window { length: to - from, frozen: was_frozen(older, from, to, freezes), what });
+                windows.push(Window { length: to - from, cause: excuses.cause(older, from, to), what });
             }
         }
     }
@@ -100,11 +121,11 @@ pub(crate) fn overlaps(lives: &[Life], freezes: &[(String, f64, f64)]) -> Vec<Wi
 }
 
 /// Attempts with processes after the outcome.
-pub(crate) fn outlived(lives: &[Life], outcome: f64, freezes: &[(String, f64, f64)]) -> Vec<Window> {
+pub(crate) fn outlived(lives: &[Life], outcome: f64, excuses: &Excuses) -> Vec<Window> {
     let late = lives.iter().filter(|life| life.end - outcome > NOISE);
     late.map(|life| Window {
         length: life.end - outcome,
-        frozen: was_frozen(life, outcome, life.end, freezes),
+        cause: excuses.cause(life, outcome, life.end),
         what: format!(
             "attempt {} ({}) had processes {:.3} s after the outcome",
             life.attempt, life.worker, life.end - outcome
@@ -113,9 +134,31 @@ pub(crate) fn outlived(lives: &[Life], outcome: f64, freezes: &[(String, f64, f6
     .collect()
 }
 
-/// Whether the worker was frozen when the window opened, and woke soon before its end or later.
-fn was_frozen(life: &Life, from: f64, to: f64, freezes: &[(String, f64, f64)]) -> bool {
-    freezes.iter().any(|(worker, frozen, thawed)| {
-        *worker == life.worker && *frozen <= from && from <= *thawed + NOISE && to <= *thawed + AFTER_WAKE
-    })
+impl Excuses {
+    fn cause(&self, life: &Life, from: f64, to: f64) -> Cause {
+        if self.was_frozen(life, from, to) {
+            Cause::Frozen
+        } else if self.server_forgot(from, to) {
+            Cause::ServerForgot
+        } else {
+            Cause::None
+        }
+    }
+
+    /// Whether the worker was frozen when the window opened, and woke soon before its end or later.
+    fn was_frozen(&self, life: &Life, from: f64, to: f64) -> bool {
+        self.freezes.iter().any(|(worker, frozen, thawed)| {
+            *worker == life.worker
+                && *frozen <= from
+                && from <= *thawed + NOISE
+                && to <= *thawed + AFTER_WAKE
+        })
+    }
+
+    /// Whether a server was lost within two leases before, and the window is shorter than a lease,
+    /// within which the older attempt's worker renews, or gives up.
+    fn server_forgot(&self, from: f64, to: f64) -> bool {
+        let recent = |lost: &f64| (from - 2.0 * self.lease..=from).contains(lost);
+        to - from <= self.lease && self.servers.iter().any(recent)
+    }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::args::Options;
 use crate::check::{Evidence, Tally};
-use crate::overlap::Window;
+use crate::overlap::{Cause, Window};
 use crate::read::TaskLog;
 
 /// The numbers of a run.
@@ -58,6 +58,8 @@ pub(crate) struct Report {
 pub(crate) struct Windows {
     /// While the worker of the older attempt was frozen.
     frozen: Times,
+    /// After a server was lost that had not stored the last renewal.
+    server_forgot: Times,
     /// Each of these is a violation.
     otherwise: Times,
 }
@@ -84,11 +86,15 @@ impl Times {
 
 impl Windows {
     fn of(windows: &[Window]) -> Self {
-        let lengths = |frozen: bool| {
-            let some = windows.iter().filter(|window| window.frozen == frozen);
+        let lengths = |cause: Cause| {
+            let some = windows.iter().filter(|window| window.cause == cause);
             Times::of(some.map(|window| window.length).collect())
         };
-        Self { frozen: lengths(true), otherwise: lengths(false) }
+        Self {
+            frozen: lengths(Cause::Frozen),
+            server_forgot: lengths(Cause::ServerForgot),
+            otherwise: lengths(Cause::None),
+        }
     }
 }
 

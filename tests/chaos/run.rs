@@ -131,6 +131,7 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
         logs: read::read(&bus, &connected, &plans).await?,
         lives: Lives::new(&std::fs::read_to_string(&side_file).unwrap_or_default(), sightings.all()),
         timeline: world.timeline.clone(),
+        lease: options.lease,
         plans,
     };
     let mut tally = check::check(&evidence);

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
+
+use crate::overlap::Excuses;
 
 /// Seconds since the epoch: comparable with the servers' and the tasks' clocks, which are this one.
 pub(crate) fn now() -> f64 {
@@ -46,8 +49,18 @@ impl Timeline {
         counts
     }
 
+    /// What may have opened a window.
+    pub(crate) fn excuses(&self, lease: Duration) -> Excuses {
+        let servers = ["server killed", "leader killed", "server frozen", "server revived", "server thawed"];
+        let events = self.lock();
+        let lost = events.iter().filter(|event| servers.contains(&event.what));
+        let servers = lost.map(|event| event.at).collect();
+        drop(events);
+        Excuses { freezes: self.freezes(), servers, lease: lease.as_secs_f64() }
+    }
+
     /// From when to when each worker was frozen.
-    pub(crate) fn freezes(&self) -> Vec<(String, f64, f64)> {
+    fn freezes(&self) -> Vec<(String, f64, f64)> {
         let events = self.lock();
         let frozen = events.iter().enumerate().filter(|(_, event)| event.what == "worker frozen");
         frozen
