@@ -1,5 +1,6 @@
 //! Carries the faults out. One fault at a time on one worker, and one at a time on the servers: a
-//! fault whose target is busy with another one is skipped, and counted as that.
+//! fault whose worker is busy with another one hits the next worker that isn't; if there is no target,
+//! it is skipped, and counted as that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +55,14 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         | Fault::Stall { worker, .. }
         | Fault::HalfOpen { worker, .. }
         | Fault::Slow { worker, .. } => {
-            let place = &world.fleet.places[worker];
-            match Arc::clone(&place.worker).try_lock_owned() {
-                Ok(running) => on_worker(&world, place, running, fault).await,
-                Err(_) => world.timeline.add("skipped", ""),
+            let places = &world.fleet.places;
+            let others = places[worker..].iter().chain(&places[..worker]);
+            let mut free = others.filter_map(|place| {
+                Some((place, Arc::clone(&place.worker).try_lock_owned().ok()?))
+            });
+            match free.next() {
+                Some((place, running)) => on_worker(&world, place, running, fault).await,
+                None => world.timeline.add("skipped", ""),
             }
         }
         Fault::KillServer { .. } | Fault::KillLeader { .. } | Fault::FreezeServer { .. } => {

@@ -129,7 +129,7 @@ impl Place {
             self.proxies.iter().map(|proxy| format!("\"nats://127.0.0.1:{}\"", proxy.port)).collect();
         format!(
             "[nats]\nservers = [{}]\n[worker]\nname = \"{name}\"\ncapacity = {}\nlease = \"{}ms\"\n\
-             drain_timeout = \"2s\"\n[streams]\nreplicas = {}\n",
+             drain_timeout = \"500ms\"\n[streams]\nreplicas = {}\n",
             servers.join(", "),
             self.capacity,
             self.lease.as_millis(),

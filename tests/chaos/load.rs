@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use runlane::client::{CancelOptions, Client, FollowEvent, UnknownTask};
+use runlane::client::{CancelOptions, Client, FollowEvent, GapReason, UnknownTask};
 use runlane::nats::topology::ensure_lane;
 use runlane::nats::{Bus, BusError, Headers};
 use runlane::wire::{CancelRequest, Kind, LaneId, LaneRecord, Outcome, Selector, Stream, SubmitReply, TaskId};
@@ -246,7 +246,11 @@ impl Followed {
                     Stream::Stderr => self.stderr.extend_from_slice(&chunk.data),
                 }
             }
-            FollowEvent::Gap(gap) => self.gaps += usize::from(gap.attempt.0 >= self.attempt),
+            FollowEvent::Gap(gap) => {
+                // What the cap left out is no loss.
+                let lost = gap.reason == GapReason::Missing && gap.attempt.0 >= self.attempt;
+                self.gaps += usize::from(lost);
+            }
             FollowEvent::Outcome(outcome) => self.outcomes.push(*outcome),
             FollowEvent::Status(_) | FollowEvent::Unreachable(_) | FollowEvent::Reachable => {}
         }

@@ -93,7 +93,7 @@ pub(crate) fn plan(options: &Options) -> Vec<Planned> {
     while at < options.storm && !kinds.is_empty() {
         let kind = rng.pick(kinds);
         planned.push(Planned { at, fault: fault(&mut rng, kind, options) });
-        at += rng.millis(400, 2200);
+        at += rng.millis(300, 1700);
     }
     planned
 }
