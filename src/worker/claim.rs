@@ -31,6 +31,9 @@ pub(super) enum Claim {
     Over(Box<Outcome>),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
+    /// Somebody took the task a moment ago: this delivery is an old one, and nothing may be sent. If
+    /// its taker is dead, the message comes again.
+    JustTaken,
 }
 
 /// An attempt that is ours by the chain.
@@ -66,6 +69,9 @@ pub(super) async fn claim(
         last = shared.log.last(&delivery.id).await?;
     }
     loop {
+        if last.as_ref().is_some_and(|last| was_just_taken(delivery, &last.event)) {
+            return Ok(Claim::JustTaken);
+        }
         let deadline = Instant::now() + STORE_PATIENCE.min(lease.left());
         let situation = Situation {
             last: last.as_ref().map(|last| (last.seq, &last.event)),
@@ -89,6 +95,24 @@ pub(super) async fn claim(
             Append::Won(seq) => return won(shared, delivery, event, seq, last_delay(last)).await,
             Append::Lost(found) => last = found,
         }
+    }
+}
+
+/// Whether a start by this very message is younger than the lease it has. A redelivery that follows
+/// such a start can't come later than that, so this one was sent before: to a worker that was frozen or
+/// cut off with it, or by a server that crashed and forgot the start's delivery.
+fn was_just_taken(delivery: &Delivery, last: &StatusEvent) -> bool {
+    match last {
+        StatusEvent::Started(started) if started.queue_seq == delivery.queue_seq => {
+            let age = Timestamp::now().duration_since(started.at);
+            // A clock that is behind the other worker's: as if the start was just now.
+            let age = Duration::try_from(age).unwrap_or_default();
+            age < super::lease::usable(Duration::from_millis(started.lease_ms))
+        }
+        StatusEvent::Started(_)
+        | StatusEvent::Retrying(_)
+        | StatusEvent::Requeued(_)
+        | StatusEvent::Finished(_) => false,
     }
 }
 

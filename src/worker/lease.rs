@@ -46,8 +46,8 @@ impl Lease {
 
     /// Counts a renewal that was sent at `sent` and confirmed since; a lost lease stays lost.
     pub(super) fn renew_from(&self, sent: BootInstant) {
-        let usable = self.length - self.length / MARGIN_DIVISOR;
-        let until = sent.0 + u64::try_from(usable.as_millis()).unwrap_or(u64::MAX / 2);
+        let usable = usable(self.length).as_millis();
+        let until = sent.0 + u64::try_from(usable).unwrap_or(u64::MAX / 2);
         let renew = |old| (old != LOST).then_some(until.max(old));
         // An error means that the lease is lost, and it stays so.
         let _lost = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, renew);
@@ -96,6 +96,11 @@ impl Hold for Lease {
     fn is_lost(&self) -> bool {
         self.deadline.load(Ordering::Acquire) == LOST
     }
+}
+
+/// The part of a lease within which its holder acts; in the rest it only ends what it had.
+pub(super) fn usable(length: Duration) -> Duration {
+    length - length / MARGIN_DIVISOR
 }
 
 /// A reading of `CLOCK_BOOTTIME`, in milliseconds.

@@ -102,7 +102,11 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
             delivery.handle.ack(&shared.bus).await?;
             Ok(RunEnd::Done)
         }
-        Err(error) => give_back(shared, delivery, error).await,
+        Ok(Claim::JustTaken) => {
+            tracing::warn!(task = %delivery.id, "an old delivery of a task that was just taken");
+            Ok(RunEnd::Done)
+        }
+        Err(error) => give_back(shared, delivery, &lease, error).await,
     }
 }
 
@@ -179,10 +183,15 @@ async fn work(
 async fn give_back(
     shared: &Shared,
     delivery: &Delivery,
+    lease: &Lease,
     error: BusError,
 ) -> Result<RunEnd, FinishError> {
     tracing::warn!(task = %delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
+    // Somebody else may run it by now, and would lose it by our nak.
+    if !lease.is_held() {
+        return Ok(RunEnd::Done);
+    }
     delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
     Ok(RunEnd::Done)
 }
