@@ -181,7 +181,7 @@ fn shape(rng: &mut Rng, aim: Aim) -> Shape {
     let long = Shape { lines: some(rng, 10, 30), pause_ms: 250, ..quick };
     let big = Shape { size: some(rng, 5_000, 60_000), ..quick };
     match aim {
-        Aim::Lease => return long,
+        Aim::Lease => return Shape { lines: some(rng, 30, 45), ..long },
         Aim::Fence => return rng.pick(&[(1, slow), (1, quick), (1, long)]),
         Aim::StartCheck => return rng.pick(&[(1, slow), (2, quick)]),
         Aim::Everything => {}
