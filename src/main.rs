@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = runlane::exec::init::maybe_run() {
-        return code;
-    }
-    ExitCode::SUCCESS
+    // This program is also its own process launcher; see `runlane::exec`.
+    runlane::exec::init::maybe_run().unwrap_or_else(runlane::cli::main)
 }

@@ -67,7 +67,9 @@ pub enum Canceled {
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
     /// It is neither queued nor known.
-    #[error("task {0} is unknown: it is not queued and has no records; was it submitted in this namespace?")]
+    #[error(
+        "task {0} is unknown: it is not queued and has no records; was it submitted in this namespace?"
+    )]
     Unknown(TaskId),
     /// The server could not be asked.
     #[error("task {id} could not be canceled")]
@@ -177,21 +179,26 @@ impl Client {
         let id = outcome.id.clone();
         let token = uuid::Uuid::now_v7().to_string();
         let event = StatusEvent::Finished(Finished { outcome, token });
-        let deadline = Instant::now() + APPEND_PATIENCE;
-        match self.log().append(&id, &event, expected, deadline).await? {
+        match self.log().append(&id, &event, expected, append_deadline()).await? {
             Append::Won(_) => Ok(true),
             Append::Lost(_) => Ok(false),
         }
     }
 
     /// The chain has its end: publishes the outcome and takes the message from the queue.
-    async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
+    pub(super) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
         self.log().publish_outcome(&outcome).await?;
         let subjects = self.bus().subjects();
         // A worker that holds the message learns from the chain that there is nothing to run.
         self.bus().purge(&subjects.queue_stream(), &subjects.queue_task(&outcome.id)).await?;
+        self.bus().purge(&subjects.schedule_stream(), &subjects.schedule_task(&outcome.id)).await?;
         Ok(outcome)
     }
+}
+
+/// Until when one append is tried.
+pub(super) fn append_deadline() -> Instant {
+    Instant::now() + APPEND_PATIENCE
 }
 
 /// What came of trying to end a task that nobody runs.

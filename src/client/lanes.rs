@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{Client, bucket};
-use crate::nats::topology::lane_info;
 use crate::nats::BusError;
+use crate::nats::topology::lane_info;
 use crate::wire::{LaneId, LaneRecord, WorkerId, WorkerPresence};
 
 /// A lane and who serves it.
@@ -65,9 +65,8 @@ impl LaneReport {
 /// What the closest runner of a worker lacks; `None` if one can take the lane's tasks.
 fn lacks(lane: &LaneRecord, worker: &WorkerPresence) -> Option<Vec<String>> {
     let of_kind = worker.runners.iter().filter(|runner| runner.kind == lane.kind);
-    let closest = of_kind
-        .map(|runner| lane.selector.mismatches(&runner.labels))
-        .min_by_key(Vec::len);
+    let closest =
+        of_kind.map(|runner| lane.selector.mismatches(&runner.labels)).min_by_key(Vec::len);
     match closest {
         Some(lacks) if lacks.is_empty() => None,
         Some(lacks) => Some(lacks),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Client;
 use crate::nats::status_log::parse_cancel;
-use crate::nats::BusError;
+use crate::nats::{BusError, Stored};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{CancelRequest, LaneId, Outcome, Phase, StatusEvent, TaskId, TaskSpec};
 
@@ -48,6 +48,13 @@ pub struct QueuedTask {
     /// What was submitted; none if it can't be read (a worker will reject it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spec: Option<TaskSpec>,
+}
+
+impl QueuedTask {
+    fn new(lane: LaneId, stored: &Stored) -> Self {
+        let spec = serde_json::from_slice(&stored.payload).ok();
+        Self { lane, at: stored.time, seq: stored.seq, spec }
+    }
 }
 
 /// A record of a status chain and when it was stored.
@@ -94,7 +101,8 @@ impl Client {
         {
             report.outcome = Some(finished.outcome);
         }
-        let known = report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
+        let known =
+            report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
         Ok((known || report.outcome.is_some()).then_some(report))
     }
 
@@ -104,11 +112,18 @@ impl Client {
     /// The stream can't be read.
     pub async fn queued(&self, id: &TaskId) -> Result<Option<QueuedTask>, BusError> {
         let subjects = self.bus().subjects();
-        let stored = self.bus().read_last(&subjects.queue_stream(), &subjects.queue_task(id)).await?;
-        Ok(stored.and_then(|stored| {
-            let (lane, _) = subjects.parse_queue(&stored.subject)?;
-            let spec = serde_json::from_slice(&stored.payload).ok();
-            Some(QueuedTask { lane, at: stored.time, seq: stored.seq, spec })
+        // A delayed task first: it is put into the queue before it is taken from the schedules.
+        let (timers, timer) = (subjects.schedule_stream(), subjects.start_timers(id));
+        let delayed = self.bus().read_last(&timers, &timer).await?;
+        let queue = subjects.queue_stream();
+        if let Some(stored) = self.bus().read_last(&queue, &subjects.queue_task(id)).await? {
+            let lane = subjects.parse_queue(&stored.subject).map(|(lane, _)| lane);
+            return Ok(lane.map(|lane| QueuedTask::new(lane, &stored)));
+        }
+        Ok(delayed.map(|stored| {
+            let task = crate::task::parse(&stored.payload, Some(id)).ok();
+            let lane = task.map(|task| task.lane_record().id());
+            QueuedTask::new(lane.unwrap_or_else(LaneId::default_lane), &stored)
         }))
     }
 
@@ -116,14 +131,17 @@ impl Client {
         let subjects = self.bus().subjects();
         let mut from = 1;
         loop {
-            let page =
-                self.bus().read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from).await?;
+            let page = self
+                .bus()
+                .read_page(&subjects.tasks_stream(), &subjects.task(&report.id), from)
+                .await?;
             for stored in page.messages {
                 from = stored.seq + 1;
                 match subjects.parse_task(&stored.subject) {
                     Some((_, TaskSubject::Status)) => {
                         let event = serde_json::from_slice(&stored.payload).ok();
-                        report.push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
+                        report
+                            .push(event.map(|event| TimedRecord { stored_at: stored.time, event }));
                     }
                     Some((_, TaskSubject::Cancel)) => {
                         report.cancel = Some(parse_cancel(&stored.payload));

@@ -8,14 +8,16 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::Client;
+use super::schedule::{self, schedule};
 use super::status::phase_of;
 use crate::nats::topology::{DEFAULT_LEASE, TopologyError, ensure_lane, lane_lease};
 use crate::nats::{Bus, BusError, Headers};
 use crate::task::canonical;
-use crate::wire::{LaneId, LaneRecord, Namespace, Phase, Submitted, TaskId, TaskSpec};
+use crate::wire::{LaneId, LaneRecord, Namespace, Phase, Submitted, TaskId, TaskSpec, Timer};
 
 /// How long a submission is tried while the server is away.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,7 +47,9 @@ pub enum SubmitError {
         limit: usize,
     },
     /// The queue stream is at its limit.
-    #[error("the queue is full ({text}); wait until workers catch up, or raise the limit of stream {stream}")]
+    #[error(
+        "the queue is full ({text}); wait until workers catch up, or raise the limit of stream {stream}"
+    )]
     Full {
         /// What the server said.
         text: String,
@@ -53,7 +57,9 @@ pub enum SubmitError {
         stream: String,
     },
     /// The namespace has no streams.
-    #[error("the namespace {0} is not set up on this server; `runlane init` does it, and so does a worker when it starts")]
+    #[error(
+        "the namespace {0} is not set up on this server; `runlane init` does it, and so does a worker when it starts"
+    )]
     NotSetUp(Namespace),
     /// The task's lane can't be made.
     #[error("the task's lane can't be made")]
@@ -91,18 +97,23 @@ pub(super) struct Parcel {
     pub(super) record: LaneRecord,
     pub(super) lane: LaneId,
     payload: Bytes,
+    not_before: Option<Timestamp>,
+    start_by: Option<Timestamp>,
     /// The id was made here: nobody else can know it.
     fresh: bool,
 }
 
 impl Parcel {
     pub(super) fn new(mut spec: TaskSpec) -> Self {
+        schedule::settle_delay(&mut spec);
         let fresh = spec.id.is_none();
         let id = spec.id.get_or_insert_with(TaskId::generate).clone();
         let selector = spec.runner_selector.clone().unwrap_or_default();
         let record = LaneRecord::new(spec.kind.kind(), &selector);
         let lane = record.id();
-        Self { id, record, lane, payload: canonical(&spec).into(), fresh }
+        let (not_before, start_by) = (spec.not_before, spec.start_by);
+        let payload = canonical(&spec).into();
+        Self { id, record, lane, payload, not_before, start_by, fresh }
     }
 
     fn submission(&self, seq: u64, duplicate: bool) -> Submission {
@@ -174,6 +185,41 @@ fn explain(bus: &Bus, error: TopologyError) -> SubmitError {
     }
 }
 
+impl Submitter {
+    /// Queues a canonical spec in the lane of `record`; one that is there already is fine.
+    pub(super) async fn queue_in(
+        &mut self,
+        record: &LaneRecord,
+        id: &TaskId,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        let lane = record.id();
+        match self.ensure_lane(&lane, record).await {
+            Ok(()) => {}
+            Err(SubmitError::Bus(error)) => return Err(error),
+            Err(other) => return Err(BusError::Broken(other.to_string())),
+        }
+        put(&self.bus, &lane, id, payload).await
+    }
+
+    /// Queues something in the default lane; what is there already is fine.
+    pub(super) async fn queue_default(
+        bus: &Bus,
+        id: &TaskId,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        put(bus, &LaneId::default_lane(), id, payload).await
+    }
+}
+
+async fn put(bus: &Bus, lane: &LaneId, id: &TaskId, payload: Bytes) -> Result<(), BusError> {
+    match bus.publish(bus.subjects().queue(lane, id), Headers::default(), payload).await {
+        Ok(_) => Ok(()),
+        Err(BusError::Refused { code: 10_077, text }) if text.contains("per subject") => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 pub(super) async fn deliver(bus: Bus, parcel: Parcel) -> Result<Submission, SubmitError> {
     let (size, limit) = (parcel.payload.len(), bus.max_payload());
     if size > limit {
@@ -193,16 +239,21 @@ pub(super) async fn deliver(bus: Bus, parcel: Parcel) -> Result<Submission, Subm
     }
 }
 
-async fn try_deliver(
-    bus: &Bus,
-    parcel: &Parcel,
-    unclear: bool,
-) -> Result<Submission, SubmitError> {
+async fn try_deliver(bus: &Bus, parcel: &Parcel, unclear: bool) -> Result<Submission, SubmitError> {
     if !parcel.fresh
         && !unclear
         && let Some(known) = known(bus, parcel).await?
     {
         return Ok(known);
+    }
+    if let Some(start_by) = parcel.start_by {
+        // First: a task without its deadline would be worse than a deadline without its task.
+        schedule(bus, &parcel.id, Timer::Expire, start_by, Bytes::new()).await?;
+    }
+    if let Some(not_before) = parcel.not_before.filter(|at| *at > Timestamp::now()) {
+        let payload = parcel.payload.clone();
+        let seq = schedule(bus, &parcel.id, Timer::Start, not_before, payload).await?;
+        return Ok(parcel.submission(seq, false));
     }
     let subject = bus.subjects().queue(&parcel.lane, &parcel.id);
     match bus.publish(subject.clone(), Headers::default(), parcel.payload.clone()).await {
@@ -226,9 +277,13 @@ async fn known(bus: &Bus, parcel: &Parcel) -> Result<Option<Submission>, BusErro
     let subjects = bus.subjects();
     let log = crate::nats::StatusLog::new(bus.clone());
     let (queue_stream, queue_task) = (subjects.queue_stream(), subjects.queue_task(&parcel.id));
-    let (queued, last) =
-        tokio::try_join!(bus.read_last(&queue_stream, &queue_task), log.last(&parcel.id))?;
-    if queued.is_none() && last.is_none() {
+    let (timers, timer) = (subjects.schedule_stream(), subjects.schedule(&parcel.id, Timer::Start));
+    let (scheduled, queued, last) = tokio::try_join!(
+        bus.read_last(&timers, &timer),
+        bus.read_last(&queue_stream, &queue_task),
+        log.last(&parcel.id)
+    )?;
+    if scheduled.is_none() && queued.is_none() && last.is_none() {
         return Ok(None);
     }
     let mut submission = parcel.submission(queued.as_ref().map_or(0, |stored| stored.seq), true);

@@ -32,6 +32,9 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// What is logged if nothing else is said. The NATS client is silent because its events are logged by us.
+pub const DEFAULT_FILTER: &str = "info,async_nats=off";
+
 /// The worker's own log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -62,9 +65,7 @@ pub struct Host {
 impl Host {
     /// Looks at the host that the program runs on.
     pub fn here() -> Self {
-        let hostname = nix::unistd::gethostname()
-            .ok()
-            .and_then(|name| name.into_string().ok());
+        let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         Self {
             hostname: hostname.unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
@@ -74,9 +75,7 @@ impl Host {
     pub(super) fn labels(&self) -> Labels {
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
         let labels = [("os", os), ("arch", arch), ("hostname", &self.hostname)];
-        labels
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+        labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
     }
 }
 
@@ -115,9 +114,7 @@ struct Listed<'a>(&'a [Problem]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -145,18 +142,11 @@ impl Config {
             nats: nats::resolve(raw.nats, &mut report),
             worker: worker::resolve(raw.worker, raw.runner, host, &mut report),
             streams: streams::resolve(&raw.streams, &mut report),
-            metrics: raw
-                .metrics
-                .listen
-                .and_then(|listen| address(&listen, &mut report)),
+            metrics: raw.metrics.listen.and_then(|listen| address(&listen, &mut report)),
             log: log(raw.log, &mut report),
         };
         let problems = report.into_problems();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 }
 
@@ -167,24 +157,15 @@ impl RawConfig {
     /// The file can't be read, or has the wrong form; the first such place.
     pub fn read(path: &Path) -> Result<Self, ConfigErrors> {
         let source = fs::read_to_string(path);
-        let text = source.map_err(|source| ConfigErrors::Read {
-            path: path.into(),
-            source,
-        })?;
+        let text = source.map_err(|source| ConfigErrors::Read { path: path.into(), source })?;
         toml::from_str(&text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = &text.as_bytes()[..at];
-            let line_start = before
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |n| n + 1);
+            let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1);
             ConfigErrors::Syntax {
                 path: path.into(),
                 line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
-                column: String::from_utf8_lossy(&before[line_start..])
-                    .chars()
-                    .count()
-                    + 1,
+                column: String::from_utf8_lossy(&before[line_start..]).chars().count() + 1,
                 message: error.message().to_owned(),
             }
         })
@@ -195,9 +176,7 @@ fn namespace(name: Option<String>, report: &mut Report) -> Namespace {
     let Some(name) = name else {
         return Namespace::default();
     };
-    let parsed = name
-        .parse()
-        .map_err(|error: InvalidId| report.add("namespace", error));
+    let parsed = name.parse().map_err(|error: InvalidId| report.add("namespace", error));
     parsed.unwrap_or_default()
 }
 
@@ -205,10 +184,7 @@ fn address(listen: &str, report: &mut Report) -> Option<SocketAddr> {
     let address = listen.parse().ok();
     if address.is_none() {
         let remedy = "write it like 127.0.0.1:9464 or [::]:9464";
-        report.add(
-            "metrics.listen",
-            format!("{listen:?} is not an address with a port; {remedy}"),
-        );
+        report.add("metrics.listen", format!("{listen:?} is not an address with a port; {remedy}"));
     }
     address
 }
@@ -218,14 +194,11 @@ fn log(raw: RawLog, report: &mut Report) -> LogConfig {
         None | Some("text") => LogFormat::Text,
         Some("json") => LogFormat::Json,
         Some(other) => {
-            report.add(
-                "log.format",
-                format!("{other:?} is unknown; use text or json"),
-            );
+            report.add("log.format", format!("{other:?} is unknown; use text or json"));
             LogFormat::Text
         }
     };
-    let filter = raw.filter.unwrap_or_else(|| "info".to_owned());
+    let filter = raw.filter.unwrap_or_else(|| DEFAULT_FILTER.to_owned());
     if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
         report.add("log.filter", format!("{filter:?} is not a filter: {error}"));
     }

@@ -19,7 +19,7 @@ mod size;
 mod streams;
 mod worker;
 
-pub use load::{Config, ConfigErrors, Host, LogConfig, LogFormat};
+pub use load::{Config, ConfigErrors, DEFAULT_FILTER, Host, LogConfig, LogFormat};
 pub use nats::{Auth, ClientCert, NatsConfig, SecretSource, TlsConfig};
 pub use raw::{
     RawConfig, RawInherit, RawInterpreters, RawLog, RawMetrics, RawNats, RawRunner, RawRunnerLog,

@@ -128,9 +128,15 @@ pub struct Incoming {
 pub struct Headers(HeaderMap);
 
 impl Headers {
+    /// When a schedule is due (ADR-51).
+    pub const SCHEDULE: &str = "Nats-Schedule";
+    /// Where it goes then (ADR-51).
+    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value)] // a call with a number or a text reads better
+    pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
         self.0.insert(name, value.to_string().as_str());
         self
     }
@@ -300,7 +306,13 @@ impl Bus {
         Ok(Subscription { inner })
     }
 
-    /// Returns when the server has seen everything that was sent before.
+    /// Returns when the server has answered, and so has dealt with all that was sent before: a
+    /// subscription is then known to whoever publishes on another connection.
+    pub async fn round_trip(&self) -> Result<(), BusError> {
+        self.api::<serde_json::Value>("INFO", &serde_json::json!({})).await.map(|_| ())
+    }
+
+    /// Hands everything that was sent before to the socket.
     pub async fn flush(&self) -> Result<(), BusError> {
         match tokio::time::timeout(REQUEST_TIMEOUT, self.inner.client.flush()).await {
             Ok(done) => done.map_err(|error| BusError::Broken(error.to_string())),

@@ -4,13 +4,13 @@
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
 //! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests as they
-//! pass and `cancel_queue` brings every stored one, `presence` says who is there, and `service` answers
+//! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
 //! requests. `connect` opens a connection from `settings` or a `context` of the nats
 //! CLI; `link` says how it is, and `version` what the server must be.
 
 pub mod bus;
 pub mod cancel;
-pub mod cancel_queue;
+pub mod chores;
 pub mod connect;
 pub mod context;
 pub mod delivery;
@@ -27,7 +27,7 @@ pub mod version;
 
 pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
 pub use cancel::Cancels;
-pub use cancel_queue::{CancelQueue, StoredCancel};
+pub use chores::{Chore, ChoreQueue, ChoreSource};
 pub use delivery::{AckHandle, Delivery, Stray};
 pub use connect::{ConnectError, Connected, connect};
 pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};

@@ -27,6 +27,7 @@ pub struct StatusEntry {
 
 /// A settled compare-and-set.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // short-lived, one at a time
 pub enum Append {
     /// Our record is the last one, with this sequence.
     Won(u64),

@@ -274,6 +274,7 @@ const MUST_AGREE: &[&str] = &[
     "max_msgs",
     "allow_direct",
     "allow_msg_ttl",
+    "allow_msg_schedules",
     "no_ack",
     "sealed",
 ];
@@ -306,18 +307,7 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         ..Config::default()
     };
     let bytes = |limit: Option<u64>| limit.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
-    let bucket = |name: String, storage| Config {
-        name: kv_stream(&name),
-        subjects: vec![kv_key(&name, ">")],
-        storage,
-        max_messages_per_subject: 1,
-        discard: DiscardPolicy::New,
-        allow_rollup: true,
-        deny_delete: true,
-        allow_message_ttl: true,
-        subject_delete_marker_ttl: Some(KEY_MARKER_TTL),
-        ..base.clone()
-    };
+    let bucket = |name: String, storage| bucket(&base, &name, storage);
     vec![
         Config {
             name: subjects.queue_stream(),
@@ -332,7 +322,12 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         },
         Config {
             name: subjects.tasks_stream(),
-            subjects: vec![subjects.status_all(), subjects.cancel_all(), subjects.outcome_all()],
+            subjects: vec![
+                subjects.status_all(),
+                subjects.cancel_all(),
+                subjects.outcome_all(),
+                subjects.spec_all(),
+            ],
             max_age: settings.tasks_max_age,
             allow_message_ttl: true,
             ..base.clone()
@@ -344,10 +339,35 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
             max_bytes: bytes(settings.output_max_bytes),
             ..base.clone()
         },
+        // A stream with schedules can't discard new messages, so it is not the queue.
+        Config {
+            name: subjects.schedule_stream(),
+            subjects: vec![subjects.schedule_all(), subjects.due_all()],
+            retention: RetentionPolicy::WorkQueue,
+            allow_message_schedules: true,
+            allow_message_ttl: true,
+            ..base.clone()
+        },
         bucket(subjects.lanes_bucket(), storage),
         // Who is alive is true only while somebody says so: it need not survive a restart.
         bucket(subjects.workers_bucket(), StorageType::Memory),
     ]
+}
+
+/// The stream of a key-value bucket (ADR-8), with keys that can expire.
+fn bucket(base: &Config, name: &str, storage: StorageType) -> Config {
+    Config {
+        name: kv_stream(name),
+        subjects: vec![kv_key(name, ">")],
+        storage,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(KEY_MARKER_TTL),
+        ..base.clone()
+    }
 }
 
 /// The stream behind a bucket, by the convention of NATS' key-value stores (ADR-8).

@@ -3,6 +3,7 @@
 //! The value is walked by hand because serde stops at the first problem. Where something can't be
 //! read a stand-in takes its place, so that the walk and the checks of [`super::validate`] go on.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::fields::{
@@ -46,6 +47,11 @@ pub(super) const FIELDS: &[&str] = &[
     "slot",
     "kind",
     "timeout",
+    "delay",
+    "notBefore",
+    "startBy",
+    "ttl",
+    "retryOf",
     "graceMs",
     "restart",
     "maxRetries",
@@ -99,6 +105,11 @@ pub(super) fn draft(value: &Value, problems: &mut Problems) -> Option<TaskSpec> 
         slot: spec.optional("slot", problems, string),
         kind,
         timeout: spec.optional("timeout", problems, whole),
+        delay: spec.optional("delay", problems, whole),
+        not_before: spec.optional("notBefore", problems, timestamp),
+        start_by: spec.optional("startBy", problems, timestamp),
+        ttl: spec.optional("ttl", problems, whole),
+        retry_of: spec.optional("retryOf", problems, task_id),
         grace_ms: spec.optional("graceMs", problems, whole),
         restart: spec.or("restart", default.restart, problems, restart),
         max_retries: spec.or("maxRetries", default.max_retries, problems, small),
@@ -144,6 +155,14 @@ fn stand_in_mode() -> SubprocessMode {
 fn task_id(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<TaskId> {
     let id = string(value, path, problems)?.parse();
     id.map_err(|error: crate::wire::InvalidId| problems.add(path, error.to_string()))
+        .ok()
+}
+
+fn timestamp(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Timestamp> {
+    let text = string(value, path, problems)?;
+    let parsed = text.parse();
+    parsed
+        .map_err(|_| problems.add(path, "is not a time as in RFC 3339, such as 2030-01-31T12:00:00Z"))
         .ok()
 }
 

@@ -85,7 +85,7 @@ fn expand_value(value: Value, problems: &mut Problems) -> Value {
     );
     rename(&mut fields, "grace", "graceMs", &Path::Root, problems);
     let root = Path::Root;
-    for name in ["timeout", "graceMs"] {
+    for name in ["timeout", "graceMs", "delay", "ttl"] {
         duration(&mut fields, name, &root, problems);
     }
     selector(&mut fields, problems);

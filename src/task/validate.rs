@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::decode::{draft, read};
 use super::limits::{NAME_BYTES, is_name, millis};
 use super::path::Path;
@@ -18,6 +20,9 @@ use crate::wire::{
 
 /// The most retries, and the most lost workers, that a spec may ask for.
 pub const MAX_COUNT: u32 = 1_000;
+/// The shortest time for which results are kept, in milliseconds: a late second message of the task
+/// must still find its chain.
+pub(super) const MIN_TTL_MS: u64 = 60_000;
 
 /// A checked task.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +33,12 @@ pub struct Task {
     pub slot: Option<SlotRequest>,
     /// What to run.
     pub work: Work,
+    /// The submitter's wish for a later start, which the schedule stream keeps.
+    pub not_before: Option<Timestamp>,
+    /// The time after which it doesn't start for the first time any more.
+    pub start_by: Option<Timestamp>,
+    /// How long its results are kept. None: as long as their streams keep them.
+    pub ttl: Option<Duration>,
     /// Run time limit of one attempt. None: no limit.
     pub timeout: Option<Duration>,
     /// Time between the polite signal and SIGKILL. None: the runner's.
@@ -131,6 +142,9 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
             );
         }
     }
+    if spec.ttl.is_some_and(|ttl| ttl < MIN_TTL_MS) {
+        problems.add("$.ttl", format!("is less than a minute ({MIN_TTL_MS}): nobody could read the results"));
+    }
     exit_codes(&spec.no_retry_exit_codes, problems);
     labels(&spec.labels, &root.field("labels"), problems);
     let selector = spec.runner_selector.unwrap_or_default();
@@ -140,6 +154,9 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     Some(Task {
         id,
         slot,
+        not_before: spec.not_before,
+        start_by: spec.start_by,
+        ttl: spec.ttl.map(millis),
         timeout: spec.timeout.map(millis),
         grace: spec.grace_ms.map(millis),
         retry: RetryPolicy {

@@ -9,9 +9,6 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 /// The environment variable that holds the filter.
 pub const FILTER_VARIABLE: &str = "RUNLANE_LOG";
 
-/// The filter if none is given. The NATS client is silent because its events are logged by us.
-pub const DEFAULT_FILTER: &str = "info,async_nats=off";
-
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -43,18 +40,11 @@ pub enum LoggingError {
 /// Installs the process's logger with a filter in `tracing_subscriber`'s directive syntax, or
 /// [`DEFAULT_FILTER`]. Errors: an invalid filter, or a second logger.
 pub fn init(filter: Option<&str>, format: LogFormat) -> Result<(), LoggingError> {
-    let filter = parse_filter(filter.unwrap_or(DEFAULT_FILTER))?;
-    let builder = Subscriber::builder()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let filter = parse_filter(filter.unwrap_or(crate::config::DEFAULT_FILTER))?;
+    let builder = Subscriber::builder().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(color()).finish().try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_ansi(false)
-            .finish()
-            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).finish().try_init(),
     }
     .map_err(LoggingError::AlreadySet)
 }
@@ -62,10 +52,7 @@ pub fn init(filter: Option<&str>, format: LogFormat) -> Result<(), LoggingError>
 fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::builder()
         .parse(text)
-        .map_err(|source| LoggingError::Filter {
-            text: text.to_owned(),
-            source,
-        })
+        .map_err(|source| LoggingError::Filter { text: text.to_owned(), source })
 }
 
 /// `NO_COLOR` counts if it is set and not empty (no-color.org).
@@ -80,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_default_filter_is_valid_and_a_wrong_one_is_named() {
-        parse_filter(DEFAULT_FILTER).expect("valid");
+        parse_filter(crate::config::DEFAULT_FILTER).expect("valid");
         let error = parse_filter("runlane=loud").expect_err("not a level");
         assert!(error.to_string().contains("runlane=loud"), "{error}");
     }
@@ -90,9 +77,6 @@ mod tests {
         // Another test may have been first.
         let first = init(Some("off"), LogFormat::Text);
         let second = init(Some("off"), LogFormat::Json);
-        assert!(
-            matches!(second, Err(LoggingError::AlreadySet(_))),
-            "{first:?} {second:?}"
-        );
+        assert!(matches!(second, Err(LoggingError::AlreadySet(_))), "{first:?} {second:?}");
     }
 }

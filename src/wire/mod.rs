@@ -3,6 +3,7 @@
 //! These types are the public API. `schemas/*.json` is generated from them by `runlane schema`, and
 //! `docs/protocol.md` explains them to clients in other languages. Nothing here does I/O.
 
+pub mod control;
 pub mod ids;
 pub mod lane;
 pub mod output;
@@ -14,6 +15,7 @@ pub mod subject;
 pub mod submit;
 pub mod task_spec;
 
+pub use control::{ControlReply, ControlRequest};
 pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
 pub use lane::LaneRecord;
 pub use output::{Stream, StreamTotals};
@@ -23,7 +25,7 @@ pub use status::{
     CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
     Retrying, Started, StatusEvent, StopReason,
 };
-pub use subject::Subjects;
+pub use subject::{Subjects, Timer};
 pub use submit::{SubmitReply, Submitted};
 pub use task_spec::{
     Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, Kind, OnWorkerLost, Operator,

@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::{
-    CancelRequest, LaneRecord, Outcome, StatusEvent, SubmitReply, TaskSpec, WorkerPresence,
+    CancelRequest, ControlReply, ControlRequest, LaneRecord, Outcome, StatusEvent, SubmitReply, TaskSpec, WorkerPresence,
 };
 
 /// Returns each schema with its file name.
@@ -18,6 +18,8 @@ pub fn all() -> Vec<(&'static str, Value)> {
         of::<SubmitReply>("submit-reply.json", "SubmitReply"),
         of::<WorkerPresence>("worker-presence.json", "WorkerPresence"),
         of::<LaneRecord>("lane-record.json", "LaneRecord"),
+        of::<ControlRequest>("control-request.json", "ControlRequest"),
+        of::<ControlReply>("control-reply.json", "ControlReply"),
     ]
 }
 

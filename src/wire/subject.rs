@@ -7,6 +7,9 @@
 //! runlane.task.<id>.cancel             RUNLANE_TASKS   cancel requests
 //! runlane.task.<id>.outcome            RUNLANE_TASKS   exactly one message
 //! runlane.output.<id>.stdout|.stderr   RUNLANE_OUTPUT  raw bytes
+//! runlane.spec.<id>                    RUNLANE_TASKS   the spec of a task that was started
+//! runlane.schedule.<id>.<timer>        RUNLANE_SCHEDULE kept by the server until it is due …
+//! runlane.due.<id>.<timer>             RUNLANE_SCHEDULE … and then moved here
 //! ```
 
 use super::ids::{LaneId, Namespace, TaskId, WorkerId};
@@ -104,6 +107,58 @@ impl Subjects {
         format!("{}.output.*.*", self.namespace)
     }
 
+    /// The spec of a task that was started, kept for those who want to run it again.
+    pub fn spec(&self, id: &TaskId) -> String {
+        format!("{}.spec.{id}", self.namespace)
+    }
+
+    /// Filter: all kept specs.
+    pub fn spec_all(&self) -> String {
+        format!("{}.spec.*", self.namespace)
+    }
+
+    /// What the server does later: kept here until it is due.
+    pub fn schedule(&self, id: &TaskId, timer: Timer) -> String {
+        format!("{}.schedule.{id}.{}", self.namespace, timer.token())
+    }
+
+    /// Filter: all schedules of a task.
+    pub fn schedule_task(&self, id: &TaskId) -> String {
+        format!("{}.schedule.{id}.*", self.namespace)
+    }
+
+    /// Filter: a delayed task, before and after it is due.
+    pub fn start_timers(&self, id: &TaskId) -> String {
+        format!("{}.*.{id}.{}", self.namespace, Timer::Start.token())
+    }
+
+    /// Filter: all schedules.
+    pub fn schedule_all(&self) -> String {
+        format!("{}.schedule.*.*", self.namespace)
+    }
+
+    /// What is due.
+    pub fn due(&self, id: &TaskId, timer: Timer) -> String {
+        format!("{}.due.{id}.{}", self.namespace, timer.token())
+    }
+
+    /// Filter: everything that is due.
+    pub fn due_all(&self) -> String {
+        format!("{}.due.*.*", self.namespace)
+    }
+
+    /// The stream of schedules.
+    pub fn schedule_stream(&self) -> String {
+        self.upper("SCHEDULE")
+    }
+
+    /// Takes a `due` subject apart; `None` if it isn't one of this namespace.
+    pub fn parse_due(&self, subject: &str) -> Option<(TaskId, Timer)> {
+        let rest = self.strip(subject, "due")?;
+        let (id, timer) = rest.split_once('.')?;
+        Some((id.parse().ok()?, Timer::from_token(timer)?))
+    }
+
     /// Where an operator speaks to one worker.
     pub fn worker_control(&self, worker: &WorkerId) -> String {
         format!("{}.worker.{worker}", self.namespace)
@@ -176,6 +231,33 @@ impl Subjects {
 
     fn upper(&self, what: &str) -> String {
         format!("{}_{what}", self.namespace.as_str().to_ascii_uppercase())
+    }
+}
+
+/// What the server's clock is asked to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// A task's start.
+    Start,
+    /// The end of a task's wait for its start.
+    Expire,
+    /// The end of its results.
+    Purge,
+}
+
+impl Timer {
+    const ALL: [Self; 3] = [Self::Start, Self::Expire, Self::Purge];
+
+    fn token(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Expire => "expire",
+            Self::Purge => "purge",
+        }
+    }
+
+    fn from_token(token: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|timer| timer.token() == token)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,23 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub timeout: Option<u64>,
+    /// Milliseconds after the submission before which the task doesn't start. The submitter turns it
+    /// into `notBefore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<u64>,
+    /// The time before which the task doesn't start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// The time after which the task doesn't start for the first time any more: it ends as `expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_by: Option<Timestamp>,
+    /// Milliseconds after its end for which the task's records and output are kept. None: as long as
+    /// their streams keep them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
+    /// The finished task that this one runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<TaskId>,
     /// Milliseconds between the polite signal and SIGKILL. None: the runner's setting (5000).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
@@ -82,6 +100,11 @@ impl TaskSpec {
             slot: None,
             kind,
             timeout: None,
+            delay: None,
+            not_before: None,
+            start_by: None,
+            ttl: None,
+            retry_of: None,
             grace_ms: None,
             restart: Restart::default(),
             max_retries: default_max_retries(),

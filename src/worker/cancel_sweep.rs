@@ -12,48 +12,39 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::chores::Progress;
 use crate::client::Client;
 use crate::client::cancel::Idle;
 use crate::nats::presence::{self, PRESENCE_INTERVAL};
-use crate::nats::{Bus, BusError, CancelQueue, StoredCancel};
-use crate::wire::{Outcome, Phase, Started, TaskId};
+use crate::nats::status_log::parse_cancel;
+use crate::nats::{Bus, BusError, Chore, ChoreSource};
+use crate::wire::{CancelRequest, Outcome, Phase, Started, TaskId};
 
-/// Requests that are worked on at once.
-const AT_ONCE: usize = 16;
 /// How soon a task that still runs is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Settles stored cancel requests until the connection is closed.
-pub(super) async fn run(bus: Bus) -> Result<(), BusError> {
-    let mut queue = CancelQueue::open(&bus).await?;
-    let client = Client::new(bus);
-    let mut sweeps = JoinSet::new();
-    loop {
-        let room = sweeps.len() < AT_ONCE;
-        // Cancel safe: a request stays in its subscription, a sweep in its set, until taken.
-        tokio::select! {
-            stored = queue.next(), if room => match stored {
-                Some(stored) => drop(sweeps.spawn(sweep(client.clone(), stored))),
-                None => return Ok(()),
-            },
-            Some(_) = sweeps.join_next() => {}
-        }
-    }
+/// Which messages this is about.
+pub(super) fn source(bus: &Bus) -> ChoreSource {
+    let subjects = bus.subjects();
+    ChoreSource { stream: subjects.tasks_stream(), consumer: "cancels", filter: subjects.cancel_all() }
 }
 
-async fn sweep(client: Client, stored: StoredCancel) {
-    let settled = settle(&client, &stored).await;
-    let answered = match settled {
-        Ok(true) => stored.handle.ack(client.bus()).await,
-        Ok(false) => stored.handle.nak(client.bus(), LOOK_AGAIN).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = answered {
-        tracing::debug!(task = %stored.id, %error, "a cancel was not settled; it comes again");
-    }
+/// Settles one stored cancel, as far as it can be.
+pub(super) async fn sweep(client: &Client, chore: &Chore) -> Result<Progress, BusError> {
+    let parsed = client.bus().subjects().parse_task(&chore.subject);
+    let Some((id, _)) = parsed else { return Ok(Progress::Settled) };
+    let request = parse_cancel(&chore.payload);
+    let stored = StoredCancel { id, request, stored_at: chore.stored_at };
+    let settled = settle(client, &stored).await?;
+    Ok(if settled { Progress::Settled } else { Progress::Again(LOOK_AGAIN) })
+}
+
+struct StoredCancel {
+    id: TaskId,
+    request: CancelRequest,
+    stored_at: Timestamp,
 }
 
 /// Says whether nothing is left to do.

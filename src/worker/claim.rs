@@ -11,15 +11,13 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{Shared, STORE_PATIENCE};
+use crate::client::schedule::expired;
 use crate::nats::{Append, BusError, Delivery, StatusEntry, guards};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
 use crate::wire::{
     Attempt, CancelRequest, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
 };
-
-/// Pause before a second message is looked at again while its task is dealt with.
-const SECOND_MESSAGE_DELAY: Duration = Duration::from_millis(500);
 
 /// What came of trying to take a task.
 pub(super) enum Claim {
@@ -50,7 +48,13 @@ pub(super) struct Taken {
 /// What the worker wants to do with the task once it has it.
 pub(super) enum Intent {
     /// Run it with this runner, under this run id.
-    Run { runner: String, slot: Option<String>, losses: LossPolicy },
+    Run {
+        runner: String,
+        slot: Option<String>,
+        losses: LossPolicy,
+        /// The time after which a task that never started is `expired`.
+        start_by: Option<Timestamp>,
+    },
     /// End it as rejected.
     Reject(ErrorDetail),
 }
@@ -113,33 +117,6 @@ fn was_just_taken(delivery: &Delivery, last: &StatusEvent) -> bool {
         | StatusEvent::Retrying(_)
         | StatusEvent::Requeued(_)
         | StatusEvent::Finished(_) => false,
-    }
-}
-
-/// Drops a second message of a task if the chain says that another message is responsible for it;
-/// otherwise it comes again when the run that is here now may have ended.
-pub(super) async fn settle_second_message(
-    shared: &Shared,
-    delivery: &Delivery,
-) -> Result<(), BusError> {
-    let last = shared.log.last(&delivery.id).await?;
-    let situation = Situation {
-        last: last.as_ref().map(|last| (last.seq, &last.event)),
-        queue_seq: delivery.queue_seq,
-        running: None,
-        policy: LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun },
-    };
-    match task::claim(&situation) {
-        task::Claim::Duplicate => {
-            tracing::warn!(task = %delivery.id, "a second message of a running task was dropped");
-            delivery.handle.ack(&shared.bus).await
-        }
-        task::Claim::Start { .. }
-        | task::Claim::Adopt
-        | task::Claim::AlreadyFinished(_)
-        | task::Claim::EndAsLost { .. } => {
-            delivery.handle.nak(&shared.bus, SECOND_MESSAGE_DELAY).await
-        }
     }
 }
 
@@ -207,6 +184,12 @@ fn first_event(
             let mut outcome = ended_here(shared, delivery, Phase::Rejected);
             outcome.error = Some(error.clone());
             finished(outcome)
+        }
+        Intent::Run { start_by: Some(start_by), .. }
+            if counts.attempt == Attempt::FIRST && Timestamp::now() > *start_by =>
+        {
+            let lane = Some(delivery.lane.clone());
+            finished(Outcome { lane, ..expired(&delivery.id) })
         }
         Intent::Run { runner, slot, .. } => {
             let slot = slot.as_deref().unwrap_or(delivery.lane.as_str());

@@ -12,19 +12,21 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use super::attempt::{AttemptEnd, EndedRun};
 use super::claim::{Taken, finished};
 use super::shared::Shared;
 use super::stop;
+use crate::client::schedule::schedule;
 use crate::exec::{ExitStatus, Stop};
 use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
 use crate::task::{self, History, Next, PlanError, Work};
 use crate::wire::{
-    CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId,
+    CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId, Timer,
 };
 
 /// How long the end of a task is kept in memory while the server is away.
@@ -67,7 +69,10 @@ pub(super) async fn settle(
     }
     let history = History { failures: taken.started.failures, last_delay: taken.last_delay };
     match task::after_attempt(&task.retry, ended_as, history, random()) {
-        Next::Finish(phase) => finish(shared, handle, taken, Outcome { phase, ..outcome }).await?,
+        Next::Finish(phase) => {
+            finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
+            forget_later(shared, task).await;
+        }
         Next::Retry { delay, failures } => {
             retry(shared, handle, taken, outcome, delay, failures).await?;
         }
@@ -125,6 +130,16 @@ pub(super) async fn requeue(
     tracing::info!(task = %id, "task handed back");
     handle.nak(&shared.bus, Duration::ZERO).await?;
     Ok(())
+}
+
+/// Lets the server's clock end the results of a task that asked for it.
+async fn forget_later(shared: &Shared, task: &Task) {
+    let Some(ttl) = task.ttl else { return };
+    let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
+    let at = Timestamp::now().checked_add(ttl).unwrap_or(Timestamp::MAX);
+    if let Err(error) = schedule(&shared.bus, &task.id, Timer::Purge, at, Bytes::new()).await {
+        tracing::warn!(task = %task.id, %error, "results are kept as long as their streams keep them");
+    }
 }
 
 /// What follows a finished record, by whoever finds it: the outcome, then the ack.

@@ -18,19 +18,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
 
-use super::claim;
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
 use super::stop::{canceled, draining};
 use crate::exec::{Stop, set_stop};
-use crate::nats::{AckHandle, Cancels, Delivery, Pulled, Stray};
+use crate::nats::{AckHandle, Cancels, Delivery, Incoming, Pulled, Stray, Subscription};
 use crate::telemetry::metrics;
-use crate::wire::{CancelRequest, TaskId, WorkerState};
+use crate::wire::{CancelRequest, ControlReply, ControlRequest, TaskId, WorkerState};
 
 /// How long a delivery that came in excess stays away; another worker gets it at once.
 const EXCESS_DELAY: Duration = Duration::from_millis(20);
 
+/// How long a second message of a task that is dealt with here stays away.
+const DUPLICATE_DELAY: Duration = Duration::from_secs(1);
 /// How long tasks may take to end, grace period included, when they are stopped for a drain.
 const STOPPING_TIME: Duration = Duration::from_secs(60);
 /// How long a worker waits for a server that is away before it ends all the same.
@@ -66,6 +67,7 @@ pub(super) struct LoopParts {
     pub(super) closing: watch::Sender<bool>,
     pub(super) pulled: mpsc::Receiver<Pulled>,
     pub(super) cancels: Cancels,
+    pub(super) control: Subscription,
     pub(super) drain: watch::Receiver<Drain>,
     pub(super) presence: PresenceWriter,
     pub(super) presence_tick: Interval,
@@ -85,6 +87,7 @@ pub(super) struct MainLoop {
     tasks_of_runs: HashMap<Id, TaskId>,
     chores: JoinSet<()>,
     pulling: bool,
+    paused: bool,
     drain: Drain,
     /// When the next, more urgent step of a drain is due.
     deadline: Option<Instant>,
@@ -101,6 +104,7 @@ impl MainLoop {
             tasks_of_runs: HashMap::new(),
             chores: JoinSet::new(),
             pulling: true,
+            paused: false,
             drain: Drain::No,
             deadline: None,
             report: Report::default(),
@@ -118,6 +122,7 @@ impl MainLoop {
                 Some(_) = self.chores.join_next() => {}
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
+                Some(request) = self.parts.control.next() => self.on_control(&request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
                 () = at(deadline), if deadline.is_some() => self.on_deadline(),
                 _ = self.parts.presence_tick.tick() => self.announce(),
@@ -128,6 +133,7 @@ impl MainLoop {
 
     fn tell_room(&self) {
         let room = match self.drain {
+            Drain::No if self.paused => 0,
             Drain::No => self.parts.capacity.saturating_sub(self.active.len()),
             Drain::Wait | Drain::Stop | Drain::Kill => 0,
         };
@@ -156,12 +162,15 @@ impl MainLoop {
                 tracing::warn!(task = %delivery.id, "a task that runs here was delivered again");
                 active.handle.send_replace(delivery.handle);
             } else {
-                self.settle_second_message(delivery);
+                // Another message of the same task. Whether it may be dropped is for the chain to say,
+                // and the run here may be about to end without having taken the task: it may be moving
+                // it to its lane.
+                self.hand_back(delivery, DUPLICATE_DELAY);
             }
             return;
         }
-        if self.drain != Drain::No || self.active.len() >= self.parts.capacity {
-            self.hand_back(delivery);
+        if self.paused || self.drain != Drain::No || self.active.len() >= self.parts.capacity {
+            self.hand_back(delivery, EXCESS_DELAY);
             return;
         }
         let (stop, stop_rx) = watch::channel(None);
@@ -175,21 +184,10 @@ impl MainLoop {
         self.active.insert(id, active);
     }
 
-    /// A second message of a task that is dealt with here. Only the chain says which of the two is
-    /// responsible for the task: the one that is dealt with may be about to be dropped, or moved here.
-    fn settle_second_message(&mut self, delivery: Delivery) {
-        let shared = Arc::clone(&self.parts.shared);
-        self.chores.spawn(async move {
-            if let Err(error) = claim::settle_second_message(&shared, &delivery).await {
-                tracing::debug!(%error, "a second message was not answered; it will come again");
-            }
-        });
-    }
-
-    fn hand_back(&mut self, delivery: Delivery) {
+    fn hand_back(&mut self, delivery: Delivery, delay: Duration) {
         let bus = self.parts.shared.bus.clone();
         self.chores.spawn(async move {
-            if let Err(error) = delivery.handle.nak(&bus, EXCESS_DELAY).await {
+            if let Err(error) = delivery.handle.nak(&bus, delay).await {
                 tracing::debug!(%error, "a task was not handed back; it comes again after its lease");
             }
         });
@@ -230,6 +228,59 @@ impl MainLoop {
                 tracing::error!(%task, %error, "a run panicked; please report this as a bug");
                 metrics::runner_error("panic");
             }
+        }
+    }
+
+    /// Answers an operator's request after doing what it asks.
+    fn on_control(&mut self, message: &Incoming) {
+        let error = match serde_json::from_slice(&message.payload) {
+            Ok(request) => self.obey(request).err(),
+            Err(error) => Some(format!("the request is not understood: {error}")),
+        };
+        let reply = ControlReply {
+            state: self.state(),
+            running: u32::try_from(self.active.len()).unwrap_or(u32::MAX),
+            error,
+        };
+        self.parts.presence.set_state(self.state());
+        self.announce();
+        let Some(subject) = message.reply.clone() else { return };
+        let payload = serde_json::to_vec(&reply).expect("a reply is plain JSON");
+        let bus = self.parts.shared.bus.clone();
+        self.chores.spawn(async move {
+            if let Err(error) = bus.send(subject, payload.into()).await {
+                tracing::debug!(%error, "an operator's request was not answered");
+            }
+        });
+    }
+
+    fn obey(&mut self, request: ControlRequest) -> Result<(), String> {
+        tracing::info!(?request, "an operator asks");
+        match request {
+            ControlRequest::Pause | ControlRequest::Resume if self.drain != Drain::No => {
+                return Err("it is draining, which can't be taken back".to_owned());
+            }
+            ControlRequest::Pause => self.paused = true,
+            ControlRequest::Resume => self.paused = false,
+            ControlRequest::Drain { deadline_ms } => {
+                if let Some(deadline) = deadline_ms.map(Duration::from_millis) {
+                    self.parts.drain_timeout = deadline;
+                }
+                self.on_drain(Drain::Wait);
+                if self.drain == Drain::Wait {
+                    // A second request moves the deadline.
+                    self.deadline = Some(Instant::now() + self.parts.drain_timeout);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> WorkerState {
+        match (self.drain, self.paused) {
+            (Drain::Wait | Drain::Stop | Drain::Kill, _) => WorkerState::Draining,
+            (Drain::No, true) => WorkerState::Paused,
+            (Drain::No, false) => WorkerState::Ready,
         }
     }
 
@@ -287,7 +338,7 @@ impl MainLoop {
     async fn leave(mut self) -> Report {
         while let Some(pulled) = self.parts.pulled.recv().await {
             if let Pulled::Task(delivery) = pulled {
-                self.hand_back(delivery);
+                self.hand_back(delivery, Duration::ZERO);
             }
         }
         let withdraw = self.parts.presence.withdrawal();

@@ -8,7 +8,9 @@
 
 mod attempt;
 mod cancel_sweep;
+mod chores;
 mod claim;
+mod due;
 mod finish;
 mod lanes;
 mod lease;
@@ -24,5 +26,6 @@ mod start;
 mod stop;
 
 pub use main_loop::{Drain, Report};
+pub use presence::features;
 pub use runner::{LineLog, Router, Runner, SubprocessRunner};
 pub use start::{Readiness, Worker, WorkerError, WorkerSettings};

@@ -3,23 +3,29 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::claim::Taken;
 use super::shared::Shared;
+use crate::client::schedule::schedule;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{BusError, Delivery, Headers};
 use crate::task::{self, LaunchPlan, PlanError, RunIdentity, Task};
 use crate::telemetry::metrics;
-use crate::wire::{ErrorDetail, LaneRecord, Problem};
+use crate::wire::{ErrorDetail, LaneRecord, Problem, Timer};
 
 /// Pause before a task that no runner here takes is offered again.
 const NO_RUNNER_DELAY: Duration = Duration::from_secs(1);
 
 /// What is to be done with a delivery.
+#[allow(clippy::large_enum_variant)] // short-lived, one at a time
 pub(super) enum Prepared {
     /// Run it.
     Run(Ready),
     /// End it as rejected.
     Reject(ErrorDetail),
+    /// Its time to start has not come: let the schedule stream keep it until then.
+    Later(Timestamp),
     /// It was published to a lane that it doesn't belong to: move it to its own.
     Elsewhere(LaneRecord),
     /// No runner here takes it, though this worker serves its lane: let another worker have it.
@@ -38,6 +44,9 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
         Ok(task) => task,
         Err(problems) => return Prepared::Reject(bad_spec(problems)),
     };
+    if let Some(not_before) = task.not_before.filter(|at| *at > Timestamp::now()) {
+        return Prepared::Later(not_before);
+    }
     let record = task.lane_record();
     let served = shared.lanes.borrow().get(&delivery.lane).map(|lane| lane.record.clone());
     // A lane with a name of its own has its record in the bucket; others are named by what they ask.
@@ -96,6 +105,17 @@ pub(super) async fn move_to_lane(
     tracing::info!(task = %delivery.id, from = %delivery.lane, to = %lane, "moved a task to its lane");
     delivery.handle.ack(&shared.bus).await?;
     Ok(())
+}
+
+/// Lets the server's clock bring a task back when it may start. It was published to the queue
+/// directly, and would count as held by a worker for all that time.
+pub(super) async fn put_off(
+    shared: &Shared,
+    delivery: &Delivery,
+    until: Timestamp,
+) -> Result<(), BusError> {
+    schedule(&shared.bus, &delivery.id, Timer::Start, until, delivery.payload.clone()).await?;
+    delivery.handle.ack(&shared.bus).await
 }
 
 /// Lets another worker have a task.

@@ -53,8 +53,8 @@ impl PresenceWriter {
     }
 }
 
-/// The parts of the record that are known at the start.
-pub(super) fn features() -> BTreeMap<String, String> {
+/// Returns what this host offers, by feature, as it stands in a worker's presence record.
+pub fn features() -> BTreeMap<String, String> {
     BTreeMap::from([("kernel".to_owned(), kernel())])
 }
 

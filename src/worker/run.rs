@@ -14,9 +14,9 @@ use super::prepare::{self, Prepared, Ready};
 use super::shared::Shared;
 use super::stop::canceled;
 use crate::exec::Stop;
-use crate::nats::{AckHandle, BusError, Delivery, Hold as _};
+use crate::nats::{AckHandle, BusError, Delivery, Headers, Hold as _};
 use crate::telemetry::metrics;
-use crate::wire::StopReason;
+use crate::wire::{Attempt, StopReason};
 
 /// Pause before a task that could not be taken for want of a server is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
                 runner: ready.runner.clone(),
                 slot: ready.task.slot.as_ref().map(|slot| slot.name.clone()),
                 losses: ready.task.loss,
+                start_by: ready.task.start_by,
             };
             (Some(ready), intent)
         }
@@ -75,6 +76,10 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
                 tracing::warn!(task = %delivery.id, %error, "a task was not moved; trying again");
                 delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
             }
+            return Ok(RunEnd::Done);
+        }
+        Prepared::Later(until) => {
+            prepare::put_off(shared, delivery, until).await?;
             return Ok(RunEnd::Done);
         }
         Prepared::NotHere => {
@@ -169,13 +174,27 @@ async fn work(
     if !lease.is_held() {
         return Err(FinishError::Fenced);
     }
-    let end = attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone()).await;
+    let attempt = attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone());
+    // Beside the run: nobody waits for the spec before the task has ended.
+    let (end, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
     match finish::settle(shared, &handle(), &ready.task, taken, end).await? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),
+    }
+}
+
+/// Keeps the spec of a task that was started, so that it can be run again when it has ended.
+async fn keep_spec(shared: &Shared, delivery: &Delivery, taken: &Taken) {
+    if taken.started.attempt != Attempt::FIRST {
+        return;
+    }
+    let subject = shared.bus.subjects().spec(&delivery.id);
+    let kept = shared.bus.publish(subject, Headers::default(), delivery.payload.clone()).await;
+    if let Err(error) = kept {
+        tracing::warn!(task = %delivery.id, %error, "the spec is not kept; `runlane retry` will miss it");
     }
 }
 

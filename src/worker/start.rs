@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::cancel_sweep;
+use super::chores::{self, Sort};
 use super::lanes::{LaneWatch, Lanes};
 use super::main_loop::{Drain, LoopParts, MainLoop, Report};
 use super::presence::{PresenceWriter, features};
@@ -98,6 +98,7 @@ impl Worker {
         }
         let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
         let cancels = Cancels::listen(&bus).await?;
+        let control = bus.subscribe(bus.subjects().worker_control(&settings.worker)).await?;
         let (lanes_tx, lanes) = watch::channel(Lanes::new());
         let (names_tx, names) = watch::channel(BTreeSet::new());
         let (room_tx, room) = watch::channel(0);
@@ -117,7 +118,8 @@ impl Worker {
         services.spawn(lane_watch.run());
         let inputs = IntakeInputs { lanes: names, room, link: link.clone(), closing };
         services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
-        services.spawn(cancel_sweep::run(bus.clone()));
+        services.spawn(chores::run(bus.clone(), Sort::Cancels));
+        services.spawn(chores::run(bus.clone(), Sort::Due));
         if settings.submit_service {
             services.spawn(service::run(bus.clone(), settings.worker.clone()));
         }
@@ -133,7 +135,7 @@ impl Worker {
             worker: settings.worker,
             log: StatusLog::new(bus.clone()),
             publisher: OutputPublisher::new(bus.clone()),
-            bus,
+            bus: bus.clone(),
             spawner,
             router,
             lanes,
@@ -146,12 +148,15 @@ impl Worker {
             closing: closing_tx,
             pulled,
             cancels,
+            control,
             drain: drain_rx,
             presence,
             presence_tick,
         };
         let mut main = JoinSet::new();
         main.spawn(MainLoop::new(parts).run());
+        // Who hears that the worker is there can reach it.
+        bus.round_trip().await?;
         Ok(Self { drain, main, services, health, link })
     }
 

@@ -2,26 +2,25 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use runlane::config::{Config, RawConfig};
-use runlane::exec::Spawner;
-use runlane::setup;
-use runlane::telemetry::logging;
 use tokio::process::Child;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::args::Options;
 use crate::process;
 use crate::proxy::{Network, Proxy};
 use crate::servers::Servers;
+use crate::timeline::Timeline;
 
 /// How long a worker that was asked to end may take before the run counts that as a violation.
 const END_TIME: Duration = Duration::from_secs(40);
+
+/// How often workers are looked at that ended by themselves.
+const KEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// All workers of a run.
 pub(crate) struct Fleet {
@@ -74,6 +73,18 @@ impl Fleet {
         Ok(Self { places })
     }
 
+    /// Starts workers again that ended by themselves, such as those that found no server; until dropped.
+    pub(crate) async fn keep(&self, timeline: &Timeline) -> io::Result<()> {
+        loop {
+            for place in &self.places {
+                if let Some(name) = place.keep()? {
+                    timeline.add("worker ended by itself", name);
+                }
+            }
+            sleep(KEEP_INTERVAL).await;
+        }
+    }
+
     /// Makes all networks work and all workers run.
     pub(crate) async fn heal(&self) -> io::Result<()> {
         for place in &self.places {
@@ -124,6 +135,17 @@ impl Place {
         Ok(())
     }
 
+    /// Starts a worker that ended by itself again, as a service manager does. Returns its name.
+    fn keep(&self) -> io::Result<Option<String>> {
+        // Whoever holds it has done something to the worker, and starts it again.
+        let Ok(mut running) = self.worker.try_lock() else { return Ok(None) };
+        if !running.has_ended() {
+            return Ok(None);
+        }
+        self.start_worker(&mut running, false)?;
+        Ok(Some(running.name.clone()))
+    }
+
     fn config(&self, name: &str) -> String {
         let servers: Vec<_> =
             self.proxies.iter().map(|proxy| format!("\"nats://127.0.0.1:{}\"", proxy.port)).collect();
@@ -165,46 +187,5 @@ impl Running {
     pub(crate) async fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.ended(END_TIME).await;
-    }
-}
-
-/// The worker process: what `runlane worker --config FILE` does.
-pub(crate) fn worker_main(config: &Path) -> ExitCode {
-    let run = async {
-        let config = Config::load(Some(config), RawConfig::default()).map_err(io::Error::other)?;
-        let name = config.worker.name.as_ref().map(ToString::to_string).unwrap_or_default();
-        // A server may be down, or the network, at the moment of the start.
-        let opened = loop {
-            match setup::open(&config, &name).await {
-                Ok(opened) => break opened,
-                Err(error) => tracing::warn!(%error, "not connected"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        loop {
-            let options = setup::DaemonOptions {
-                spawner: Spawner::of_this_program(),
-                started: Box::new(|name| tracing::info!(worker = %name, "started")),
-            };
-            match setup::daemon(&config, &opened, options).await {
-                Ok(ended) => {
-                    tracing::info!(?ended, "ended");
-                    return io::Result::Ok(());
-                }
-                Err(error) => tracing::warn!(?error, "not started"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    if logging::init(Some("info,async_nats=off"), logging::LogFormat::Text).is_err() {
-        return ExitCode::FAILURE;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(run)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) | Err(error) => {
-            tracing::error!(%error, "the worker failed");
-            ExitCode::FAILURE
-        }
     }
 }

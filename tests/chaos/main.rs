@@ -37,9 +37,6 @@ use std::process::ExitCode;
 use args::Mode;
 
 fn main() -> ExitCode {
-    if let Some(code) = runlane::exec::init::maybe_run() {
-        return code;
-    }
     if let Some(code) = process::maybe_run() {
         return code;
     }

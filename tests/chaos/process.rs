@@ -12,37 +12,29 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use tokio::process::{Child, Command};
 
-use crate::fleet;
-
-/// First argument of a worker process.
-const WORKER: &str = "__chaos-worker";
-/// First argument of a process that becomes another program.
+/// First argument of a process that asks for its death with the harness, and becomes another program.
 const BECOME: &str = "__chaos-become";
 
-/// Runs what this program was started as, if it isn't the harness itself.
+/// Becomes another program, if this process was started for that.
 pub(crate) fn maybe_run() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
-    let role = args.next()?;
-    if role != WORKER && role != BECOME {
+    if args.next()? != BECOME {
         return None;
     }
     let parent: i32 = args.next()?.to_str()?.parse().ok()?;
-    let what = args.next()?;
+    let program = args.next()?;
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid().as_raw() != parent {
         return Some(ExitCode::FAILURE);
     }
-    if role == WORKER {
-        return Some(fleet::worker_main(Path::new(&what)));
-    }
-    let error = std::process::Command::new(&what).args(args).exec();
-    eprintln!("cannot run {}: {error}", what.display());
+    let error = std::process::Command::new(&program).args(args).exec();
+    eprintln!("cannot run {}: {error}", program.display());
     Some(ExitCode::FAILURE)
 }
 
 /// Starts a program whose output goes to a file.
 pub(crate) fn spawn_program(program: &Path, args: &[&str], log: &Path) -> io::Result<Child> {
-    let mut command = own_command(BECOME)?;
-    command.arg(program).args(args);
+    let mut command = becoming(program)?;
+    command.args(args);
     start(command, log)
 }
 
@@ -52,17 +44,17 @@ pub(crate) fn spawn_worker(
     unguarded: Option<&str>,
     log: &Path,
 ) -> io::Result<Child> {
-    let mut command = own_command(WORKER)?;
-    command.arg(config);
+    let mut command = becoming(Path::new(env!("CARGO_BIN_EXE_runlane")))?;
+    command.args(["worker", "--config"]).arg(config);
     if let Some(unguarded) = unguarded {
         command.env("RUNLANE_UNGUARDED", unguarded);
     }
     start(command, log)
 }
 
-fn own_command(role: &str) -> io::Result<Command> {
+fn becoming(program: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(role).arg(std::process::id().to_string());
+    command.arg(BECOME).arg(std::process::id().to_string()).arg(program);
     Ok(command)
 }
 

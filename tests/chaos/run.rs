@@ -113,11 +113,19 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
         servers_busy: Arc::default(),
     });
     let mut followers = JoinSet::new();
-    tokio::join!(faults::storm(&world, schedule::plan(options)), load.run(&plans, &mut followers));
-    world.fleet.heal().await?;
-    let calm = Instant::now();
-    let mut violations = quiet(&bus, &connected, &seen.accepted()).await;
-    let quiet_seconds = calm.elapsed().as_secs_f64();
+    let whole_load = async {
+        let storm = faults::storm(&world, schedule::plan(options));
+        tokio::join!(storm, load.run(&plans, &mut followers));
+        world.fleet.heal().await?;
+        let calm = Instant::now();
+        let violations = quiet(&bus, &connected, &seen.accepted()).await;
+        Ok::<_, Failure>((violations, calm.elapsed().as_secs_f64()))
+    };
+    // Cancel safe: the keeper of the workers holds nothing.
+    let (mut violations, quiet_seconds) = tokio::select! {
+        done = whole_load => done?,
+        kept = world.fleet.keep(&world.timeline) => return Err(format!("a worker can't be started: {kept:?}").into()),
+    };
     followers_end(&mut followers, FOLLOWING).await;
     violations.extend(survivors(&mark, "when all tasks had ended"));
     for worker in world.fleet.drain().await {

@@ -1,11 +1,14 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod cli;
 mod client;
 mod config;
 mod connect;
 mod devserver;
+mod docs;
 mod layering;
 mod process;
+mod python_client;
 mod schema;
 mod solti;
 mod specs;

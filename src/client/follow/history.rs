@@ -23,7 +23,15 @@ pub(super) struct History {
 impl History {
     pub(super) fn new(bus: Bus, id: &TaskId) -> Self {
         let filter = bus.subjects().output_task(id);
-        Self { bus, filter, from: 1, attempt_from: 1, attempt: None, page: VecDeque::new(), at_end: false }
+        Self {
+            bus,
+            filter,
+            from: 1,
+            attempt_from: 1,
+            attempt: None,
+            page: VecDeque::new(),
+            at_end: false,
+        }
     }
 
     /// The next stored chunk that was read.
@@ -70,7 +78,8 @@ impl History {
         self.at_end = page.end;
         for stored in page.messages {
             self.from = stored.seq + 1;
-            let piece = piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
+            let piece =
+                piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
             self.page.extend(piece.map(|piece| (stored.seq, piece)));
         }
         Ok(())
@@ -105,7 +114,8 @@ impl History {
         let stream = self.bus.subjects().output_stream();
         let page = self.bus.read_last_of_each(&stream, std::slice::from_ref(&self.filter)).await?;
         for stored in page.messages {
-            let piece = piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
+            let piece =
+                piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
             let delivered =
                 piece.is_some_and(|p| Some(p.attempt) == self.attempt && p.seq < next_seq);
             if delivered && stored.seq >= self.from && self.page.is_empty() {

@@ -38,6 +38,10 @@ pub use self::join::{Gap, GapReason, OutputChunk};
 /// Pause before a read that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a missing chunk is waited for, unless set otherwise. A worker tries a publish whose answer
+/// was lost again after 5 s, several times if need be.
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What a follower hears, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FollowEvent {
@@ -76,6 +80,8 @@ pub struct Follow {
 
 /// What the follower waits for, and since when.
 struct Waits {
+    /// How long a missing chunk is waited for. After half of it the attempt is read from its start.
+    patience: Duration,
     checked: Instant,
     heard_output: bool,
     /// The number of the chunk that is missing, and since when.
@@ -118,6 +124,7 @@ impl Follow {
             started: None,
             start_sought: None,
             wait: Waits {
+                patience: DEFAULT_PATIENCE,
                 checked: Instant::now(),
                 heard_output: false,
                 hole: None,
@@ -126,6 +133,14 @@ impl Follow {
                 live_chunks: 0,
             },
         }
+    }
+
+    /// Sets how long a missing chunk holds up those after it while the task goes on; then a gap is told
+    /// and the rest follows.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.wait.patience = patience;
+        self
     }
 
     /// Returns the next event; `None` after the outcome, or after the last stored event. Cancel safe.
@@ -174,6 +189,8 @@ impl Follow {
     fn reached(&mut self) {
         if std::mem::take(&mut self.unreachable) {
             self.ready.push_back(FollowEvent::Reachable);
+            // The worker could not store a missing chunk either: it gets its time from now on.
+            self.wait.hole = self.wait.hole.map(|(seq, _)| (seq, Instant::now()));
         }
     }
 

@@ -16,10 +16,6 @@ use crate::wire::Attempt;
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a chunk that is missing is looked for.
 const HOLE_INTERVAL: Duration = Duration::from_millis(250);
-/// After this time a chunk that is missing is looked for from the start of its attempt.
-const HOLE_REWIND: Duration = Duration::from_secs(6);
-/// After this time a chunk that is missing is given up. A worker tries a publish again after 5 s.
-const HOLE_PATIENCE: Duration = Duration::from_secs(12);
 /// How long chunks may come after the record that says that they are stored: replicas lag.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two looks for those.
@@ -155,7 +151,7 @@ impl Follow {
                 let pushed = self.join.push(found, &mut self.joined);
                 debug_assert_eq!(pushed, Pushed::Taken, "the next chunk is always taken");
             }
-            None if self.live.is_none() || self.hole_is_older_than(HOLE_PATIENCE) => {
+            None if self.live.is_none() || self.hole_is_older_than(self.wait.patience) => {
                 self.join.skip_hole(&mut self.joined);
             }
             // It may be on its way: listen, and come back.
@@ -177,11 +173,11 @@ impl Follow {
         if self.live.is_none() || !self.join.has_hole() {
             return;
         }
-        if self.hole_is_older_than(HOLE_PATIENCE) {
+        if self.hole_is_older_than(self.wait.patience) {
             self.join.skip_hole(&mut self.joined);
             self.note_hole();
             self.flush();
-        } else if self.hole_is_older_than(HOLE_REWIND) && self.rewind_once() {
+        } else if self.hole_is_older_than(self.wait.patience / 2) && self.rewind_once() {
             self.behind = true;
         }
     }
@@ -201,9 +197,8 @@ impl Follow {
     /// All output was read and a record waits: lets it out when nothing is missing before it.
     async fn end_attempt(&mut self) -> Result<(), BusError> {
         let Some(record) = self.records.front() else { return Ok(()) };
-        let missing = record
-            .attempt_end()
-            .is_some_and(|end| !self.join.has_all(end.attempt, end.totals));
+        let missing =
+            record.attempt_end().is_some_and(|end| !self.join.has_all(end.attempt, end.totals));
         let settled = is_settled(record) || self.live.is_none();
         if !missing {
             self.release_record();
@@ -248,4 +243,3 @@ fn is_settled(record: &Record) -> bool {
     // A clock that is behind the server's makes the age negative: then it is not settled.
     Duration::try_from(age).is_ok_and(|age| age >= SETTLED)
 }
-

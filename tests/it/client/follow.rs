@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use runlane::client::{Follow, FollowEvent, Gap, GapReason};
-use runlane::wire::{Attempt, Outcome, Stream, StatusEvent};
+use runlane::wire::{Attempt, Outcome, StatusEvent, Stream};
 use tokio::task::JoinSet;
 
 use super::hand::{Setup, bus, soon, task};
@@ -113,8 +113,7 @@ async fn chunks_that_are_stored_out_of_order_or_twice_come_out_right() {
     let mut followers = JoinSet::new();
     followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
     hand.start().await;
-    let chunks: Vec<_> =
-        (0..6_u8).map(|n| hand.number(Stream::Stdout, &[b'0' + n])).collect();
+    let chunks: Vec<_> = (0..6_u8).map(|n| hand.number(Stream::Stdout, &[b'0' + n])).collect();
     for n in [0, 2, 3, 1, 1, 0, 5, 4] {
         hand.store(&chunks[n]).await;
     }
@@ -124,6 +123,49 @@ async fn chunks_that_are_stored_out_of_order_or_twice_come_out_right() {
         let heard = heard.expect("no panic");
         assert_eq!((&heard.stdout[..], &heard.gaps[..]), (&b"012345"[..], &[][..]));
     }
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_stored_long_after_its_place_is_found() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("hole");
+    let mut followers = JoinSet::new();
+    followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
+    hand.start().await;
+    let chunks: Vec<_> =
+        (0..700_u32).map(|n| hand.number(Stream::Stdout, &n.to_le_bytes())).collect();
+    hand.store(&chunks[0]).await;
+    // More than a follower holds while one is missing.
+    for group in chunks[2..].chunks(50) {
+        futures_util::future::join_all(group.iter().map(|chunk| hand.store(chunk))).await;
+    }
+    hand.store(&chunks[1]).await;
+    hand.finish(0).await;
+    followers.spawn(all(setup.client.stored(&hand.id)));
+    let wanted: Vec<u8> = (0..700_u32).flat_map(u32::to_le_bytes).collect();
+    while let Some(heard) = soon(followers.join_next()).await {
+        let heard = heard.expect("no panic");
+        assert_eq!(heard.gaps, []);
+        assert!(heard.stdout == wanted, "{} of {} bytes", heard.stdout.len(), wanted.len());
+    }
+}
+
+#[tokio::test]
+async fn a_chunk_that_never_comes_is_given_up_while_the_task_goes_on() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("never");
+    let follow = setup.client.follow(&hand.id).await.expect("subscribed");
+    let mut follow = follow.with_patience(Duration::from_secs(3));
+    hand.start().await;
+    hand.write(Stream::Stdout, b"a").await;
+    let lost = hand.number(Stream::Stdout, b"lost");
+    hand.write(Stream::Stdout, b"b").await;
+    drop(lost);
+    let mut heard = Heard::default();
+    while heard.stdout.len() < 2 {
+        heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
+    }
+    assert_eq!((heard.stdout, heard.gaps.len()), (b"ab".to_vec(), 1));
 }
 
 #[tokio::test]
@@ -205,7 +247,10 @@ async fn a_server_that_is_away_is_said_once_and_waited_for() {
     hand.start().await;
     hand.finish(0).await;
     let heard = soon(all(follow)).await;
-    assert_eq!((heard.outages, heard.steps), (0, vec!["started 1".to_owned(), "finished".to_owned()]));
+    assert_eq!(
+        (heard.outages, heard.steps),
+        (0, vec!["started 1".to_owned(), "finished".to_owned()])
+    );
 }
 
 #[tokio::test]

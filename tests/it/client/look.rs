@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use runlane::client::ListFilter;
 use runlane::nats::Headers;
 use runlane::nats::topology::kv_key;
-use runlane::wire::{
-    Kind, LaneId, Phase, RunnerPresence, TaskSpec, WorkerPresence, WorkerState,
-};
+use runlane::wire::{Kind, LaneId, Phase, RunnerPresence, TaskSpec, WorkerPresence, WorkerState};
 
 use super::hand::{Setup, echo, soon, task};
 
@@ -106,8 +104,11 @@ async fn a_tasks_report_has_its_whole_life() {
 fn presence(worker: &str, labels: &[(&str, &str)]) -> WorkerPresence {
     let labels: BTreeMap<String, String> =
         labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let runner =
-        RunnerPresence { name: "default".to_owned(), kind: Kind::Subprocess, labels: labels.clone() };
+    let runner = RunnerPresence {
+        name: "default".to_owned(),
+        kind: Kind::Subprocess,
+        labels: labels.clone(),
+    };
     WorkerPresence {
         worker: worker.parse().expect("a worker id"),
         version: "0.1.0".to_owned(),

@@ -65,7 +65,8 @@ async fn a_namespace_that_is_not_set_up_is_named() {
 #[tokio::test]
 async fn many_are_answered_in_their_order() {
     let setup = Setup::new().await;
-    let selectors: [Selector; 3] = ["", "os=linux", "gpu in (a,b)"].map(|text| text.parse().expect("a selector"));
+    let selectors: [Selector; 3] =
+        ["", "os=linux", "gpu in (a,b)"].map(|text| text.parse().expect("a selector"));
     let spec = |n: usize| TaskSpec {
         runner_selector: Some(selectors[n % 3].clone()),
         // Every tenth one is there twice.

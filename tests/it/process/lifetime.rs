@@ -1,6 +1,6 @@
 //! Whose death ends a task, and whose doesn't.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -182,19 +182,14 @@ async fn helper_worker() {
         return;
     };
     let mark = Mark(std::env::var(HELPER_MARK).expect("it comes with the other"));
-    let _launched = if how == "runlane" {
-        Some(launch(&mark).await)
+    let _task: Box<dyn std::any::Any> = if how == "runlane" {
+        Box::new(launch(&mark).await)
     } else {
         let mut plain = Command::new("sh");
-        plain
-            .args(["-c", TREE])
-            .env(MARK, &mark.0)
-            .process_group(0)
-            .spawn()
-            .expect("sh can be started");
-        None
+        plain.args(["-c", TREE]).env(MARK, &mark.0).process_group(0);
+        Box::new(plain.spawn().expect("sh can be started"))
     };
-    println!("task is running");
+    writeln!(std::io::stdout(), "task is running").expect("the test listens");
     std::future::pending::<()>().await;
 }
 

@@ -1,0 +1,96 @@
+//! What the server's clock is asked to bring, and what is done when it does.
+//!
+//! A schedule is a message in a stream of its own; when it is due the server moves it to a `due`
+//! subject, from where a worker takes it. So a delay outlives every client and worker.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Client;
+use super::submit::Submitter;
+use crate::nats::{Append, Bus, BusError, Headers};
+use crate::task;
+use crate::wire::{
+    ErrorDetail, Finished, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer,
+};
+
+/// Stores a schedule; one that is there for the same task and timer is replaced.
+pub(crate) async fn schedule(
+    bus: &Bus,
+    id: &TaskId,
+    timer: Timer,
+    at: Timestamp,
+    payload: Bytes,
+) -> Result<u64, BusError> {
+    let subjects = bus.subjects();
+    let headers = Headers::default()
+        .with(Headers::SCHEDULE, format!("@at {at}"))
+        .with(Headers::SCHEDULE_TARGET, subjects.due(id, timer));
+    bus.publish(subjects.schedule(id, timer), headers, payload).await
+}
+
+impl Client {
+    /// Queues a task whose delay is over. A spec that can't be read goes to the default lane, whose
+    /// worker rejects it with its problems.
+    pub(crate) async fn promote(&self, id: &TaskId, payload: &Bytes) -> Result<(), BusError> {
+        if self.last_record(id).await?.is_some() {
+            return Ok(());
+        }
+        let queued = match task::parse(payload, Some(id)) {
+            Ok(task) => self.submitter().queue_in(&task.lane_record(), id, payload.clone()).await,
+            Err(_) => Submitter::queue_default(self.bus(), id, payload.clone()).await,
+        };
+        queued?;
+        tracing::info!(task = %id, "a delayed task is queued");
+        Ok(())
+    }
+
+    /// Ends a task that was not started in time; nothing happens if it was.
+    pub(crate) async fn expire(&self, id: &TaskId) -> Result<(), BusError> {
+        if self.last_record(id).await?.is_some() {
+            return Ok(());
+        }
+        let lane = self.queued(id).await?.map(|queued| queued.lane);
+        let mut outcome = expired(id);
+        outcome.lane = lane;
+        let event = StatusEvent::Finished(Finished {
+            outcome: outcome.clone(),
+            token: uuid::Uuid::now_v7().simple().to_string(),
+        });
+        match self.log().append(id, &event, 0, super::cancel::append_deadline()).await? {
+            Append::Won(_) => self.settle(outcome).await.map(|_| ()),
+            Append::Lost(_) => Ok(()),
+        }
+    }
+
+    /// Removes everything that is kept of a task: its records, its outcome, its spec and its output.
+    /// A task that is not finished is left alone by those who call this.
+    pub(crate) async fn forget(&self, id: &TaskId) -> Result<(), BusError> {
+        let subjects = self.bus().subjects();
+        let tasks = subjects.tasks_stream();
+        self.bus().purge(&subjects.output_stream(), &subjects.output_task(id)).await?;
+        self.bus().purge(&tasks, &subjects.spec(id)).await?;
+        // The chain last: as long as it is there, nobody takes the id for a new task.
+        self.bus().purge(&tasks, &subjects.task(id)).await?;
+        Ok(())
+    }
+}
+
+/// The outcome of a task that was not started in time.
+pub(crate) fn expired(id: &TaskId) -> Outcome {
+    let mut outcome = Outcome::without_run(id.clone(), Phase::Expired, Timestamp::now());
+    outcome.error = Some(ErrorDetail {
+        step: "start".into(),
+        message: "the task was not started before its startBy time".into(),
+        problems: Vec::new(),
+    });
+    outcome
+}
+
+/// Turns a relative delay into a time.
+pub(super) fn settle_delay(spec: &mut TaskSpec) {
+    let Some(delay) = spec.delay.take() else { return };
+    let delay = jiff::SignedDuration::from_millis(i64::try_from(delay).unwrap_or(i64::MAX));
+    let until = Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX);
+    spec.not_before = Some(spec.not_before.map_or(until, |at| at.max(until)));
+}

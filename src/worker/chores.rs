@@ -1,0 +1,71 @@
+//! What workers do besides running tasks: they settle stored cancels and schedules that are due.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::{cancel_sweep, due};
+use crate::client::Client;
+use crate::nats::{Bus, BusError, Chore, ChoreQueue};
+
+/// Messages of each sort that are worked on at once.
+const AT_ONCE: usize = 16;
+/// How soon a message whose step failed comes again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What came of a message.
+pub(super) enum Progress {
+    /// Nothing is left to do.
+    Settled,
+    /// It is to be looked at again after this time.
+    Again(Duration),
+}
+
+/// The two sorts of chores.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sort {
+    /// Stored cancel requests.
+    Cancels,
+    /// Schedules that are due.
+    Due,
+}
+
+/// Settles messages of one sort until the connection is closed.
+pub(super) async fn run(bus: Bus, sort: Sort) -> Result<(), BusError> {
+    let source = match sort {
+        Sort::Cancels => cancel_sweep::source(&bus),
+        Sort::Due => due::source(&bus),
+    };
+    let mut queue = ChoreQueue::open(&bus, source).await?;
+    let client = Client::new(bus);
+    let mut chores = JoinSet::new();
+    loop {
+        let room = chores.len() < AT_ONCE;
+        // Cancel safe: a message stays in its subscription, a chore in its set, until taken.
+        tokio::select! {
+            chore = queue.next(), if room => match chore {
+                Some(chore) => drop(chores.spawn(settle(client.clone(), sort, chore))),
+                None => return Ok(()),
+            },
+            Some(_) = chores.join_next() => {}
+        }
+    }
+}
+
+async fn settle(client: Client, sort: Sort, chore: Chore) {
+    let progress = match sort {
+        Sort::Cancels => cancel_sweep::sweep(&client, &chore).await,
+        Sort::Due => due::settle(&client, &chore).await,
+    };
+    let answered = match progress {
+        Ok(Progress::Settled) => chore.handle.ack(client.bus()).await,
+        Ok(Progress::Again(delay)) => chore.handle.nak(client.bus(), delay).await,
+        Err(error) => {
+            tracing::warn!(subject = %chore.subject, %error, "a step failed; it is tried again");
+            chore.handle.nak(client.bus(), RETRY).await
+        }
+    };
+    if let Err(error) = answered {
+        tracing::debug!(subject = %chore.subject, %error, "not answered; the message comes again");
+    }
+}
