@@ -14,6 +14,7 @@ Usage: cargo test --test chaos -- [FLAGS]
   --capacity N    tasks that a worker runs at once (default 6)
   --lease-ms N    lease of the tasks (default 3000, with three servers 5000; at least 2000)
   --json FILE     write the report as JSON, too
+  --story ID      print all that is known of a task, also without a violation
   --keep          keep the directory with all logs, also without a violation
   --prove         switch each guard off in turn: the harness has to see it (--features chaos-unguarded)";
 
@@ -35,6 +36,7 @@ pub(crate) struct Options {
     pub(crate) capacity: usize,
     pub(crate) lease: Duration,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) story: Option<String>,
     pub(crate) keep: bool,
     pub(crate) prove: bool,
     pub(crate) aim: Aim,
@@ -68,6 +70,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
         capacity: 6,
         lease: Duration::ZERO,
         json: None,
+        story: None,
         keep: false,
         prove: false,
         aim: Aim::Everything,
@@ -88,6 +91,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
             "--capacity" => options.capacity = number(&flag, &value()?)?,
             "--lease-ms" => lease = Some(number(&flag, &value()?)?),
             "--json" => options.json = Some(value()?.into()),
+            "--story" => options.story = Some(value()?),
             "--keep" => options.keep = true,
             "--prove" => options.prove = true,
             "--help" | "-h" => return Ok(Mode::Say(HELP.to_owned())),

@@ -47,6 +47,8 @@ pub(crate) struct Report {
     pub(crate) outlived: Windows,
     /// From a worker's SIGKILL to the next start of each task it had.
     pub(crate) recovery_after_worker_death: Times,
+    /// Those that took longest: seconds, task, worker.
+    pub(crate) slowest_recoveries: Vec<(f64, String, String)>,
     /// From a server's SIGKILL to the next start of any task.
     pub(crate) recovery_after_server_loss: Times,
     pub(crate) recovery_after_leader_loss: Times,
@@ -112,6 +114,10 @@ impl Report {
             None => violation.problem.clone(),
         });
         let logs = &evidence.logs;
+        let mut recoveries = worker_recoveries(evidence);
+        recoveries.sort_by(|one, other| other.0.total_cmp(&one.0));
+        let times = recoveries.iter().map(|(time, ..)| *time).collect();
+        recoveries.truncate(5);
         Self {
             seed: options.seed,
             servers: options.servers,
@@ -139,7 +145,8 @@ impl Report {
             faults: evidence.timeline.counts(),
             overlaps: Windows::of(&tally.overlaps),
             outlived: Windows::of(&tally.outlived),
-            recovery_after_worker_death: Times::of(worker_recoveries(evidence)),
+            recovery_after_worker_death: Times::of(times),
+            slowest_recoveries: recoveries,
             recovery_after_server_loss: Times::of(server_recoveries(evidence, "server killed")),
             recovery_after_leader_loss: Times::of(server_recoveries(evidence, "leader killed")),
             violations: violations.collect(),
@@ -159,13 +166,16 @@ impl Report {
 }
 
 /// Of every task that a killed worker had: the time until it was started again.
-fn worker_recoveries(evidence: &Evidence) -> Vec<f64> {
+fn worker_recoveries(evidence: &Evidence) -> Vec<(f64, String, String)> {
     let events = evidence.timeline.events();
     let kills = events.iter().filter(|event| event.what == "worker killed");
     kills
         .flat_map(|kill| {
-            let logs = evidence.logs.tasks.values();
-            logs.filter_map(|log| recovery(log, &kill.whom, kill.at)).collect::<Vec<_>>()
+            let logs = evidence.logs.tasks.iter();
+            logs.filter_map(|(id, log)| {
+                Some((recovery(log, &kill.whom, kill.at)?, id.to_string(), kill.whom.clone()))
+            })
+            .collect::<Vec<_>>()
         })
         .collect()
 }

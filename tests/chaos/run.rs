@@ -148,7 +148,8 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
     let report = Report::new(options, version, &evidence, &tally, not_accepted, quiet_seconds);
     let mut ids: Vec<_> = tally.violations.iter().filter_map(|violation| violation.task.clone()).collect();
     ids.dedup();
-    let stories = ids.iter().take(STORIES).map(|id| check::story(&evidence, id)).collect();
+    let asked = options.story.as_ref().and_then(|id| id.parse().ok());
+    let stories = asked.iter().chain(ids.iter().take(STORIES)).map(|id| check::story(&evidence, id)).collect();
     Ok(Finding { report, stories })
 }
 
