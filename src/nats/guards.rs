@@ -4,7 +4,9 @@
 //! names those that are off, separated by commas: `fence`, `start-check`, `lease`.
 
 #[cfg(all(feature = "chaos-unguarded", not(debug_assertions)))]
-compile_error!("chaos-unguarded is for test builds only: it lets an environment variable break every promise");
+compile_error!(
+    "chaos-unguarded is for test builds only: it lets an environment variable break every promise"
+);
 
 /// Whether a record is appended only after the one that its writer knows.
 pub(crate) fn fence() -> bool {

@@ -81,7 +81,8 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
             Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
             None => (arg, None),
         };
-        let mut value = || inline.clone().or_else(|| args.next()).ok_or(format!("{flag} needs a value"));
+        let mut value =
+            || inline.clone().or_else(|| args.next()).ok_or(format!("{flag} needs a value"));
         match flag.as_str() {
             "--minutes" => options.storm = minutes(&value()?)?,
             "--seed" => seed = Some(number(&flag, &value()?)?),
@@ -111,7 +112,8 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
     let default_lease = if options.servers == 1 { 3000 } else { 5000 };
     options.lease = Duration::from_millis(lease.unwrap_or(default_lease));
     options.tasks = tasks.unwrap_or((options.storm.as_secs_f64() * 12.0) as u32);
-    options.seed = seed.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
+    options.seed =
+        seed.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs() % 1_000_000);
     Ok(Mode::Run(options))
 }
 

@@ -81,7 +81,9 @@ fn walk<'a>(log: &'a TaskLog, findings: &mut Findings) -> Option<&'a Started> {
             StatusEvent::Finished(finished) => {
                 let (ended, started) = (finished.outcome.attempt, start.map(|start| start.attempt));
                 findings.must(ended == started, || {
-                    format!("record {seq} finishes attempt {ended:?}, the last start is {started:?}")
+                    format!(
+                        "record {seq} finishes attempt {ended:?}, the last start is {started:?}"
+                    )
                 });
             }
         }
@@ -123,7 +125,10 @@ fn no_start_after_cancel(log: &TaskLog, lives: &[Life], findings: &mut Findings)
             || log.chunks.iter().any(|chunk| chunk.attempt == attempt)
             || ends(log).any(|end| end.attempt == Some(started.attempt) && end.cpu.is_some());
         findings.must(!ran, || {
-            format!("attempt {attempt} (record {}) ran after the cancel (record {canceled})", record.seq)
+            format!(
+                "attempt {attempt} (record {}) ran after the cancel (record {canceled})",
+                record.seq
+            )
         });
     }
 }

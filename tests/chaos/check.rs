@@ -99,17 +99,10 @@ pub(crate) fn check(evidence: &Evidence) -> Tally {
 }
 
 /// Two attempts at once, or one after the outcome: only in the windows that docs/chaos.md states.
-fn windows(
-    tally: &mut Tally,
-    id: &TaskId,
-    log: &TaskLog,
-    lives: &[Life],
-    excuses: &Excuses,
-) {
+fn windows(tally: &mut Tally, id: &TaskId, log: &TaskLog, lives: &[Life], excuses: &Excuses) {
     let overlaps = overlap::overlaps(lives, excuses);
     let outcome = log.outcomes().next().map(|(record, _)| record.time);
-    let outlived =
-        outcome.map(|time| overlap::outlived(lives, time, excuses)).unwrap_or_default();
+    let outlived = outcome.map(|time| overlap::outlived(lives, time, excuses)).unwrap_or_default();
     for window in overlaps.iter().chain(&outlived).filter(|window| window.cause == Cause::None) {
         tally.violation(Some(id), window.what.clone());
     }
@@ -126,8 +119,9 @@ fn late_chunks(log: &TaskLog) -> usize {
             _ => None,
         })
         .collect();
-    let is_late =
-        |chunk: &&crate::read::Chunk| starts.get(&(chunk.attempt + 1)).is_some_and(|start| chunk.time > *start);
+    let is_late = |chunk: &&crate::read::Chunk| {
+        starts.get(&(chunk.attempt + 1)).is_some_and(|start| chunk.time > *start)
+    };
     log.chunks.iter().filter(is_late).count()
 }
 
@@ -159,7 +153,10 @@ fn wrongly_followed(plan: &TaskPlan, log: &TaskLog, followed: &Followed) -> Opti
         return Some("its follower did not end".to_owned());
     }
     if followed.outcomes != [outcome.clone()] {
-        return Some(format!("its follower heard {} outcomes, or another one", followed.outcomes.len()));
+        return Some(format!(
+            "its follower heard {} outcomes, or another one",
+            followed.outcomes.len()
+        ));
     }
     let output = outcome.output.as_ref()?;
     let attempt = outcome.attempt?.0;
@@ -175,7 +172,9 @@ fn wrongly_followed(plan: &TaskPlan, log: &TaskLog, followed: &Followed) -> Opti
         if heard != expected || followed.gaps > 0 {
             return Some(format!(
                 "its follower heard {} bytes of {stream} with {} gaps, not the {} that are stored",
-                heard.len(), followed.gaps, expected.len()
+                heard.len(),
+                followed.gaps,
+                expected.len()
             ));
         }
     }
@@ -204,7 +203,10 @@ pub(crate) fn story(evidence: &Evidence, id: &TaskId) -> String {
         }
     }
     for life in evidence.lives.of(id.as_str()) {
-        lines.push((life.start, format!("first process of attempt {} on {}", life.attempt, life.worker)));
+        lines.push((
+            life.start,
+            format!("first process of attempt {} on {}", life.attempt, life.worker),
+        ));
         lines.push((life.end, format!("last sign of attempt {} on {}", life.attempt, life.worker)));
     }
     let first = lines.iter().map(|(at, _)| *at).fold(f64::MAX, f64::min);

@@ -50,7 +50,11 @@ pub(crate) struct Running {
 
 impl Fleet {
     /// Starts the workers.
-    pub(crate) async fn start(options: &Options, servers: &Servers, dir: &Path) -> io::Result<Self> {
+    pub(crate) async fn start(
+        options: &Options,
+        servers: &Servers,
+        dir: &Path,
+    ) -> io::Result<Self> {
         let mut places = Vec::new();
         for index in 0..options.workers {
             let mut proxies = Vec::new();
@@ -147,8 +151,11 @@ impl Place {
     }
 
     fn config(&self, name: &str) -> String {
-        let servers: Vec<_> =
-            self.proxies.iter().map(|proxy| format!("\"nats://127.0.0.1:{}\"", proxy.port)).collect();
+        let servers: Vec<_> = self
+            .proxies
+            .iter()
+            .map(|proxy| format!("\"nats://127.0.0.1:{}\"", proxy.port))
+            .collect();
         format!(
             "[nats]\nservers = [{}]\n[worker]\nname = \"{name}\"\ncapacity = {}\nlease = \"{}ms\"\n\
              drain_timeout = \"500ms\"\n[streams]\nreplicas = {}\n",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use runlane::client::{CancelOptions, Client, FollowEvent, GapReason, UnknownTask};
 use runlane::nats::topology::ensure_lane;
 use runlane::nats::{Bus, BusError, Headers};
-use runlane::wire::{CancelRequest, Kind, LaneId, LaneRecord, Outcome, Selector, Stream, SubmitReply, TaskId};
+use runlane::wire::{
+    CancelRequest, Kind, LaneId, LaneRecord, Outcome, Selector, Stream, SubmitReply, TaskId,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -204,7 +206,8 @@ impl Load {
         let bus = self.client.bus();
         let payload = serde_json::to_vec(&request(plan)).expect("a request is plain JSON");
         let deadline = Instant::now() + PATIENCE;
-        let store = || bus.publish(bus.subjects().cancel(id), Headers::default(), payload.clone().into());
+        let store =
+            || bus.publish(bus.subjects().cancel(id), Headers::default(), payload.clone().into());
         while store().await.is_err() && Instant::now() < deadline {
             sleep(RETRY_PAUSE).await;
         }

@@ -24,14 +24,17 @@ pub(crate) fn check(plan: &TaskPlan, log: &TaskLog, ends: &[&Outcome]) -> Findin
     }
     for end in ends {
         let (Some(attempt), Some(output)) = (end.attempt, &end.output) else { continue };
-        for (stream, totals) in [(Stream::Stdout, &output.stdout), (Stream::Stderr, &output.stderr)] {
+        for (stream, totals) in [(Stream::Stdout, &output.stdout), (Stream::Stderr, &output.stderr)]
+        {
             if !totals.complete {
                 findings.incomplete += 1;
                 continue;
             }
             let chunks = log.chunks.iter().filter(|c| c.attempt == attempt.0 && c.stream == stream);
             let full = plan.output(attempt.0, stream).len() as u64;
-            if let Err(problem) = complete(&covered(chunks), totals, ended_by_itself(plan, end), full) {
+            if let Err(problem) =
+                complete(&covered(chunks), totals, ended_by_itself(plan, end), full)
+            {
                 findings.problems.push(format!("{stream} of attempt {attempt}: {problem}"));
             }
         }
@@ -49,7 +52,8 @@ fn ended_by_itself(plan: &TaskPlan, end: &Outcome) -> bool {
 
 /// The places that chunks cover, merged and in order.
 fn covered<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> Vec<(u64, u64)> {
-    let mut places: Vec<_> = chunks.map(|chunk| (chunk.offset, chunk.offset + chunk.length)).collect();
+    let mut places: Vec<_> =
+        chunks.map(|chunk| (chunk.offset, chunk.offset + chunk.length)).collect();
     places.sort_unstable();
     let mut merged: Vec<(u64, u64)> = Vec::new();
     for (from, to) in places {

@@ -111,9 +111,17 @@ pub(crate) fn overlaps(lives: &[Life], excuses: &Excuses) -> Vec<Window> {
                 let older = if one.attempt <= other.attempt { one } else { other };
                 let what = format!(
                     "attempts {} ({}) and {} ({}) at once for {:.3} s",
-                    one.attempt, one.worker, other.attempt, other.worker, to - from
+                    one.attempt,
+                    one.worker,
+                    other.attempt,
+                    other.worker,
+                    to - from
                 );
-                windows.push(Window { length: to - from, cause: excuses.cause(older, from, to), what });
+                windows.push(Window {
+                    length: to - from,
+                    cause: excuses.cause(older, from, to),
+                    what,
+                });
             }
         }
     }
@@ -128,7 +136,9 @@ pub(crate) fn outlived(lives: &[Life], outcome: f64, excuses: &Excuses) -> Vec<W
         cause: excuses.cause(life, outcome, life.end),
         what: format!(
             "attempt {} ({}) had processes {:.3} s after the outcome",
-            life.attempt, life.worker, life.end - outcome
+            life.attempt,
+            life.worker,
+            life.end - outcome
         ),
     })
     .collect()

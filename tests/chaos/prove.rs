@@ -23,7 +23,12 @@ const GUARDS: [Guard; 3] = [
         tasks: 120,
         seen: &["follows finished", "finished records", "not 2", "started twice"],
     },
-    Guard { name: "start-check", aim: Aim::StartCheck, tasks: 120, seen: &["ran after the cancel"] },
+    Guard {
+        name: "start-check",
+        aim: Aim::StartCheck,
+        tasks: 120,
+        seen: &["ran after the cancel"],
+    },
     Guard { name: "lease", aim: Aim::Lease, tasks: 60, seen: &["at once"] },
 ];
 

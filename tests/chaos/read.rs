@@ -76,7 +76,10 @@ impl TaskLog {
 
     /// The sequence of the first cancel request.
     pub(crate) fn canceled(&self) -> Option<u64> {
-        self.records.iter().find(|record| matches!(record.kind, Sort::Cancel)).map(|record| record.seq)
+        self.records
+            .iter()
+            .find(|record| matches!(record.kind, Sort::Cancel))
+            .map(|record| record.seq)
     }
 }
 
@@ -205,7 +208,10 @@ async fn wait_for_replicas(connected: &Connected, stream: &str) {
             let cluster = found.cached_info().cluster.as_ref();
             let behind = cluster.is_some_and(|cluster| {
                 cluster.leader.is_none()
-                    || cluster.replicas.iter().any(|replica| !replica.current || replica.lag.is_some_and(|lag| lag > 0))
+                    || cluster
+                        .replicas
+                        .iter()
+                        .any(|replica| !replica.current || replica.lag.is_some_and(|lag| lag > 0))
             });
             if !behind {
                 return;

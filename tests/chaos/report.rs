@@ -184,7 +184,9 @@ fn recovery(log: &TaskLog, worker: &str, killed: f64) -> Option<f64> {
     let records: Vec<_> = log.status().collect();
     records.windows(2).find_map(|pair| match (pair[0].1, pair[1].1) {
         (StatusEvent::Started(had), StatusEvent::Started(_))
-            if had.worker.as_str() == worker && pair[0].0.time < killed && pair[1].0.time > killed =>
+            if had.worker.as_str() == worker
+                && pair[0].0.time < killed
+                && pair[1].0.time > killed =>
         {
             Some(pair[1].0.time - killed)
         }
@@ -202,6 +204,8 @@ fn server_recoveries(evidence: &Evidence, what: &str) -> Vec<f64> {
     let events = evidence.timeline.events();
     let kills = events.iter().filter(|event| event.what == what);
     kills
-        .filter_map(|kill| starts.iter().find(|start| **start > kill.at).map(|start| start - kill.at))
+        .filter_map(|kill| {
+            starts.iter().find(|start| **start > kill.at).map(|start| start - kill.at)
+        })
         .collect()
 }

@@ -104,7 +104,12 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
     let mut background = JoinSet::new();
     background.spawn(sampler::run(mark.clone(), sightings.clone()));
     let plans = tasks::plan(options.seed, options.tasks, options.storm, options.aim);
-    let load = Load { client: Client::new(bus.clone()), mark: mark.clone(), side_file: side_file.clone(), seen: seen.clone() };
+    let load = Load {
+        client: Client::new(bus.clone()),
+        mark: mark.clone(),
+        side_file: side_file.clone(),
+        seen: seen.clone(),
+    };
     let world = Arc::new(World {
         fleet: Fleet::start(options, &servers, home).await?,
         servers,
@@ -137,7 +142,10 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
         accepted: seen.accepted(),
         followed: seen.followed(),
         logs: read::read(&bus, &connected, &plans).await?,
-        lives: Lives::new(&std::fs::read_to_string(&side_file).unwrap_or_default(), sightings.all()),
+        lives: Lives::new(
+            &std::fs::read_to_string(&side_file).unwrap_or_default(),
+            sightings.all(),
+        ),
         timeline: world.timeline.clone(),
         lease: options.lease,
         plans,
@@ -146,10 +154,15 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
     tally.violations.extend(violations);
     let not_accepted = seen.not_accepted().len();
     let report = Report::new(options, version, &evidence, &tally, not_accepted, quiet_seconds);
-    let mut ids: Vec<_> = tally.violations.iter().filter_map(|violation| violation.task.clone()).collect();
+    let mut ids: Vec<_> =
+        tally.violations.iter().filter_map(|violation| violation.task.clone()).collect();
     ids.dedup();
     let asked = options.story.as_ref().and_then(|id| id.parse().ok());
-    let stories = asked.iter().chain(ids.iter().take(STORIES)).map(|id| check::story(&evidence, id)).collect();
+    let stories = asked
+        .iter()
+        .chain(ids.iter().take(STORIES))
+        .map(|id| check::story(&evidence, id))
+        .collect();
     Ok(Finding { report, stories })
 }
 
@@ -189,7 +202,10 @@ async fn quiet(bus: &Bus, connected: &Connected, accepted: &[TaskId]) -> Vec<Vio
                 let missing = waiter.missing();
                 let stuck = |id: &TaskId| Violation {
                     task: Some(id.clone()),
-                    problem: format!("no outcome came for {} s after the storm", NO_PROGRESS.as_secs()),
+                    problem: format!(
+                        "no outcome came for {} s after the storm",
+                        NO_PROGRESS.as_secs()
+                    ),
                 };
                 return missing.map(stuck).collect();
             }
@@ -205,7 +221,10 @@ async fn quiet(bus: &Bus, connected: &Connected, accepted: &[TaskId]) -> Vec<Vio
         }
         sleep(Duration::from_millis(100)).await;
     }
-    vec![general(format!("the queue was not empty {} s after the last outcome", EMPTYING.as_secs()))]
+    vec![general(format!(
+        "the queue was not empty {} s after the last outcome",
+        EMPTYING.as_secs()
+    ))]
 }
 
 async fn followers_end(followers: &mut JoinSet<()>, limit: Duration) {
@@ -221,7 +240,10 @@ fn survivors(mark: &str, when: &str) -> Vec<Violation> {
     survivors
         .map(|(pid, owner)| Violation {
             task: owner.task.parse().ok(),
-            problem: format!("process {pid} of attempt {} ({}) was there {when}", owner.attempt, owner.worker),
+            problem: format!(
+                "process {pid} of attempt {} ({}) was there {when}",
+                owner.attempt, owner.worker
+            ),
         })
         .collect()
 }

@@ -91,7 +91,8 @@ pub(crate) fn task_inits(worker: i32) -> Vec<i32> {
 
 fn children(parent: i32, name: &str) -> Vec<i32> {
     let is_child = |pid: &i32| {
-        Stat::of(*pid).is_some_and(|stat| stat.parent == parent && stat.name == name && stat.lives())
+        Stat::of(*pid)
+            .is_some_and(|stat| stat.parent == parent && stat.name == name && stat.lives())
     };
     pids().into_iter().filter(is_child).collect()
 }

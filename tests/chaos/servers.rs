@@ -80,7 +80,8 @@ impl Servers {
 
     /// Connects to the servers themselves, past the proxies; waits until JetStream is ready.
     pub(crate) async fn connect(&self, name: &str) -> io::Result<Connected> {
-        let servers = self.nodes.iter().map(|node| node.port).map(|port| format!("nats://127.0.0.1:{port}"));
+        let servers =
+            self.nodes.iter().map(|node| node.port).map(|port| format!("nats://127.0.0.1:{port}"));
         let settings = ConnectSettings {
             servers: servers.map(ServerUrl::new).collect(),
             name: Some(name.to_owned()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use runlane::task::canonical;
 use runlane::wire::{
-    Backoff, EnvVar, Jitter, OnWorkerLost, OutputSpec, Phase, Restart, Stream, SubprocessMode,
-    CommandMode, SubprocessSpec, TaskId, TaskKind, TaskSpec,
+    Backoff, CommandMode, EnvVar, Jitter, OnWorkerLost, OutputSpec, Phase, Restart, Stream,
+    SubprocessMode, SubprocessSpec, TaskId, TaskKind, TaskSpec,
 };
 
 use crate::args::Aim;
@@ -155,7 +155,8 @@ pub(crate) fn plan(seed: u64, count: u32, storm: Duration, aim: Aim) -> Vec<Task
 fn cancel(rng: &mut Rng, aim: Aim) -> CancelPlan {
     let before = aim == Aim::StartCheck || rng.percent(20);
     CancelPlan {
-        after: (!before).then(|| if rng.percent(75) { rng.millis(0, 1500) } else { rng.millis(1500, 9000) }),
+        after: (!before)
+            .then(|| if rng.percent(75) { rng.millis(0, 1500) } else { rng.millis(1500, 9000) }),
         stays: !before && rng.percent(50),
         grace_ms: rng.pick(&[(5, None), (2, Some(0)), (3, Some(500))]),
     }

@@ -51,7 +51,8 @@ impl Timeline {
 
     /// What may have opened a window.
     pub(crate) fn excuses(&self, lease: Duration) -> Excuses {
-        let servers = ["server killed", "leader killed", "server frozen", "server revived", "server thawed"];
+        let servers =
+            ["server killed", "leader killed", "server frozen", "server revived", "server thawed"];
         let events = self.lock();
         let lost = events.iter().filter(|event| servers.contains(&event.what));
         let servers = lost.map(|event| event.at).collect();
@@ -66,7 +67,8 @@ impl Timeline {
         frozen
             .map(|(index, event)| {
                 let ends = |later: &&Event| {
-                    later.whom == event.whom && matches!(later.what, "worker thawed" | "worker killed")
+                    later.whom == event.whom
+                        && matches!(later.what, "worker thawed" | "worker killed")
                 };
                 let end = events[index..].iter().find(ends).map_or(f64::MAX, |end| end.at);
                 (event.whom.clone(), event.at, end)
