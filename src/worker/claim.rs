@@ -109,9 +109,9 @@ fn was_just_taken(delivery: &Delivery, last: &StatusEvent) -> bool {
     match last {
         StatusEvent::Started(started) if started.queue_seq == delivery.queue_seq => {
             let age = Timestamp::now().duration_since(started.at);
-            // A clock that is behind the other worker's: as if the start was just now.
-            let age = Duration::try_from(age).unwrap_or_default();
-            age < super::lease::usable(Duration::from_millis(started.lease_ms))
+            // Two machines' clocks are compared. If they differ, a dead worker's task waits up to two
+            // more leases, however much they differ: a start that seems far ahead is no recent one.
+            age.unsigned_abs() < super::lease::usable(Duration::from_millis(started.lease_ms))
         }
         StatusEvent::Started(_)
         | StatusEvent::Retrying(_)
