@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use super::exit::{self, FAILED, Failure};
 use super::global::GlobalArgs;
 use super::{
-    cancel, check, completions, dev, exec, init, lanes, logs, ls, run, say, schema, status, submit,
-    wait, worker, workers,
+    cancel, check, completions, control, dev, exec, init, lanes, logs, ls, purge, retry, run, say,
+    schema, status, submit, wait, worker, workers,
 };
 
 /// A durable, labelled task queue over NATS JetStream.
@@ -40,8 +40,13 @@ enum Verb {
     Cancel(cancel::CancelArgs),
     Status(status::StatusArgs),
     Ls(ls::LsArgs),
+    Retry(retry::RetryArgs),
+    Purge(purge::PurgeArgs),
     Workers(workers::WorkersArgs),
     Lanes(lanes::LanesArgs),
+    Drain(control::DrainArgs),
+    Pause(control::PauseArgs),
+    Resume(control::ResumeArgs),
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
@@ -99,8 +104,13 @@ async fn perform(Cli { global, verb }: Cli) -> Result<u8, Failure> {
         Verb::Cancel(args) => cancel::run(&global, &args).await,
         Verb::Status(args) => status::run(&global, &args).await,
         Verb::Ls(args) => ls::run(&global, &args).await,
+        Verb::Retry(args) => retry::run(&global, &args).await,
+        Verb::Purge(args) => purge::run(&global, &args).await,
         Verb::Workers(args) => workers::run(&global, &args).await,
         Verb::Lanes(args) => lanes::run(&global, &args).await,
+        Verb::Drain(args) => control::drain(&global, &args).await,
+        Verb::Pause(args) => control::pause(&global, &args).await,
+        Verb::Resume(args) => control::resume(&global, &args).await,
         Verb::Check(args) => check::run(&global, &args).await,
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),

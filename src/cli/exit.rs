@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use crate::client::{CancelError, SubmitError};
+use crate::client::{AgainError, CancelError, ControlError, SubmitError};
 use crate::config::ConfigErrors;
 use crate::nats::BusError;
 use crate::nats::connect::ConnectError;
@@ -183,6 +183,28 @@ impl From<CancelError> for Failure {
         let code = match &error {
             CancelError::Unknown(_) => FAILED,
             CancelError::Bus { source, .. } => bus_code(source),
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<AgainError> for Failure {
+    fn from(error: AgainError) -> Self {
+        let code = match error {
+            AgainError::Submit(error) => return error.into(),
+            AgainError::Unknown(_) | AgainError::NotFinished(_) | AgainError::NoSpec(_) => FAILED,
+            AgainError::BadSpec { .. } => INVALID,
+            AgainError::Bus { ref source, .. } => bus_code(source),
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let code = match &error {
+            ControlError::NotThere(_) | ControlError::Refused { .. } => FAILED,
+            ControlError::Bus { source, .. } => bus_code(source),
         };
         Self::of(code, &error)
     }

@@ -1,12 +1,13 @@
 //! The command line: one file for each verb. Only this module prints.
 //!
 //! `app` is the whole command; `global` has the flags of every verb and makes the connection; `exit` maps
-//! outcomes and errors to exit codes; `task_args` and `specs` make specs of flags and files; `watch`
+//! outcomes and errors to exit codes; `task_args`, `more_args` and `specs` make specs of flags and files; `watch`
 //! shows a task's output as it comes; `table` and `say` write.
 
 mod app;
 mod exit;
 mod global;
+mod more_args;
 mod say;
 mod settings;
 mod specs;
@@ -18,12 +19,15 @@ mod watch;
 mod cancel;
 mod check;
 mod completions;
+mod control;
 mod dev;
 mod exec;
 mod init;
 mod lanes;
 mod logs;
 mod ls;
+mod purge;
+mod retry;
 mod run;
 mod schema;
 mod status;

@@ -27,6 +27,12 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(text.map_err(|error| Failure::of(FAILED, &error))?)
 }
 
+/// Tells a failure that doesn't end the command; returns its exit code.
+pub(super) fn failure(failure: Failure) -> u8 {
+    note(failure.message.unwrap_or_default());
+    failure.code
+}
+
 /// Tells a person something on stderr. Nobody may be there to read it, and that is no failure.
 pub(super) fn note(text: impl AsRef<str>) {
     drop(err(format!("runlane: {}\n", text.as_ref()).as_bytes()));

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::exit::{Failure, INVALID, USAGE};
+use super::more_args::MoreArgs;
 use crate::config::parse_size;
 use crate::task::parse_submission;
 use crate::wire::task_spec::MAX_SCRIPT_BYTES;
@@ -69,6 +70,9 @@ pub(super) struct TaskArgs {
     /// How much of each output stream is kept, such as 10MiB; past it the middle is left out
     #[arg(long, value_name = "SIZE")]
     output_max: Option<String>,
+
+    #[command(flatten)]
+    more: MoreArgs,
 }
 
 /// When a task runs again.
@@ -123,6 +127,7 @@ impl TaskArgs {
         // Only what the flags say is taken from it.
         short.insert("command".to_owned(), json!(["true"]));
         let flags = parse(&Value::Object(short))?;
+        self.more.apply(spec, &flags);
         spec.id = flags.id.or(spec.id.take());
         spec.slot = flags.slot.or(spec.slot.take());
         spec.timeout = flags.timeout.or(spec.timeout);
@@ -168,6 +173,7 @@ impl TaskArgs {
             })
         });
         set("output", max.transpose()?);
+        self.more.add(&mut fields);
         Ok(fields)
     }
 }
