@@ -34,7 +34,9 @@
 //! `docs/decisions.md`.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("runlane starts and ends processes by Linux' own means; it does not build elsewhere");
+compile_error!(
+    "runlane starts and ends processes by Linux' own means; it does not build elsewhere"
+);
 
 pub mod wire;
 

@@ -56,6 +56,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &CancelArgs) -> Result<u8, Fa
             reason: args.reason.clone(),
             by: Some(text::me()),
             grace_ms: grace,
+            replaced_by: None,
         },
         wait: args.wait,
         unknown: if args.even_if_unknown { UnknownTask::EndIt } else { UnknownTask::Refuse },

@@ -134,7 +134,6 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::now().checked_add(from_now).map_err(|error| error.to_string())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -108,6 +108,7 @@ fn on_ctrl_c() -> CancelOptions {
         reason: Some("interrupted".to_owned()),
         by: Some(text::me()),
         grace_ms: None,
+        replaced_by: None,
     };
     CancelOptions { request, wait: CANCEL_WAIT, unknown: UnknownTask::Refuse }
 }

@@ -56,8 +56,7 @@ impl Client {
         let kept = kept.map_err(|source| AgainError::Bus { id: id.clone(), source })?;
         let kept = kept.ok_or_else(|| AgainError::NoSpec(id.clone()))?;
         let spec = task::decode(&kept.payload);
-        let mut spec =
-            spec.map_err(|problems| AgainError::BadSpec { id: id.clone(), problems })?;
+        let mut spec = spec.map_err(|problems| AgainError::BadSpec { id: id.clone(), problems })?;
         spec.id = new_id;
         spec.retry_of = Some(id.clone());
         (spec.delay, spec.not_before, spec.start_by) = (None, None, None);

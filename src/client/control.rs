@@ -46,8 +46,9 @@ impl Client {
             Err(BusError::NoStream { .. }) => return Err(ControlError::NotThere(worker.clone())),
             other => other.map_err(failed)?,
         };
-        let reply: ControlReply = serde_json::from_slice(&answer)
-            .map_err(|error| failed(BusError::Broken(format!("cannot read its answer: {error}"))))?;
+        let reply: ControlReply = serde_json::from_slice(&answer).map_err(|error| {
+            failed(BusError::Broken(format!("cannot read its answer: {error}")))
+        })?;
         match reply.error {
             Some(why) => Err(ControlError::Refused { worker: worker.clone(), why }),
             None => Ok(reply),

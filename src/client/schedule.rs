@@ -10,9 +10,7 @@ use super::Client;
 use super::submit::Submitter;
 use crate::nats::{Append, Bus, BusError, Headers};
 use crate::task;
-use crate::wire::{
-    ErrorDetail, Finished, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer,
-};
+use crate::wire::{ErrorDetail, Finished, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer};
 
 /// Stores a schedule; one that is there for the same task and timer is replaced.
 pub(crate) async fn schedule(

@@ -18,11 +18,7 @@ impl RawConfig {
             namespace: self.namespace.or(lower.namespace),
             nats: nats(self.nats, lower.nats),
             worker: worker(self.worker, lower.worker),
-            runner: if self.runner.is_empty() {
-                lower.runner
-            } else {
-                self.runner
-            },
+            runner: if self.runner.is_empty() { lower.runner } else { self.runner },
             streams: over!(RawStreams, self.streams, lower.streams, replicas, storage,
                 tasks_max_age, output_max_age, output_max_bytes, queue_max_bytes;),
             metrics: over!(RawMetrics, self.metrics, lower.metrics, listen;),
@@ -32,11 +28,7 @@ impl RawConfig {
 }
 
 fn nats(upper: RawNats, lower: RawNats) -> RawNats {
-    let mut lower = if upper.has_auth() {
-        lower.without_auth()
-    } else {
-        lower
-    };
+    let mut lower = if upper.has_auth() { lower.without_auth() } else { lower };
     let (tls, below) = (upper.tls.clone(), std::mem::take(&mut lower.tls));
     let tls = over!(RawTls, tls, below, ca, cert, key, required, first;);
     over!(RawNats, upper, lower, servers, context, creds, nkey, user, password, password_file,
@@ -46,7 +38,7 @@ fn nats(upper: RawNats, lower: RawNats) -> RawNats {
 fn worker(upper: RawWorker, lower: RawWorker) -> RawWorker {
     let mut labels = lower.labels;
     labels.extend(upper.labels);
-    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams;
+    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams, state_dir;
         labels: labels)
 }
 

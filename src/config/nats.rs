@@ -78,9 +78,7 @@ pub struct ClientCert {
 pub(super) fn resolve(raw: RawNats, report: &mut Report) -> NatsConfig {
     let named = raw.servers.clone();
     let default = raw.context.is_none().then(|| Secret::new(DEFAULT_SERVER));
-    let given = named
-        .clone()
-        .unwrap_or_else(|| default.into_iter().collect());
+    let given = named.clone().unwrap_or_else(|| default.into_iter().collect());
     let mut servers = Vec::new();
     let mut in_urls = Vec::new();
     for url in given.iter().flat_map(|text| text.expose().split(',')) {
@@ -110,10 +108,7 @@ fn server(url: &str, report: &mut Report) -> Option<(String, Option<Auth>)> {
         Some(scheme) => (*scheme, &url[scheme.len()..]),
         None if url.contains("://") => {
             let schemes = SCHEMES.join(", ");
-            report.add(
-                "nats.servers",
-                format!("has a URL of another kind than {schemes}"),
-            );
+            report.add("nats.servers", format!("has a URL of another kind than {schemes}"));
             return None;
         }
         None => ("nats://", url),
@@ -123,10 +118,7 @@ fn server(url: &str, report: &mut Report) -> Option<(String, Option<Auth>)> {
         None => (None, rest),
     };
     if address.is_empty() || address.contains(char::is_whitespace) {
-        report.add(
-            "nats.servers",
-            "has a URL without a host; write it like nats://host:4222",
-        );
+        report.add("nats.servers", "has a URL without a host; write it like nats://host:4222");
         return None;
     }
     let login = login.map(|login| match login.split_once(':') {
@@ -167,10 +159,7 @@ fn auth(raw: RawNats, in_urls: Vec<Auth>, report: &mut Report) -> Auth {
         (Some(user), Some(password)) => Some(Auth::UserPassword { user, password }),
         (None, None) => None,
         (Some(_), None) => {
-            report.add(
-                "nats.user",
-                "has no password; set password_file or password",
-            );
+            report.add("nats.user", "has no password; set password_file or password");
             None
         }
         (None, Some(_)) => {
@@ -196,13 +185,9 @@ fn source(
     report: &mut Report,
 ) -> Option<SecretSource> {
     if text.is_some() && file.is_some() {
-        report.add(
-            format!("nats.{name}"),
-            format!("stands beside {name}_file; keep one of them"),
-        );
+        report.add(format!("nats.{name}"), format!("stands beside {name}_file; keep one of them"));
     }
-    file.map(SecretSource::File)
-        .or(text.map(SecretSource::Inline))
+    file.map(SecretSource::File).or(text.map(SecretSource::Inline))
 }
 
 fn tls(raw: RawTls, report: &mut Report) -> TlsConfig {
@@ -219,12 +204,7 @@ fn tls(raw: RawTls, report: &mut Report) -> TlsConfig {
         }
     };
     let (required, first) = (raw.required.unwrap_or(false), raw.first.unwrap_or(false));
-    TlsConfig {
-        ca: raw.ca,
-        client,
-        required,
-        first,
-    }
+    TlsConfig { ca: raw.ca, client, required, first }
 }
 
 fn check_inbox(prefix: Option<&str>, report: &mut Report) {
@@ -233,9 +213,6 @@ fn check_inbox(prefix: Option<&str>, report: &mut Report) {
         !token.is_empty() && !token.contains(bad)
     };
     if prefix.is_some_and(|prefix| !prefix.split('.').all(token)) {
-        report.add(
-            "nats.inbox_prefix",
-            "is not a subject; write it like _INBOX or my.inbox",
-        );
+        report.add("nats.inbox_prefix", "is not a subject; write it like _INBOX or my.inbox");
     }
 }

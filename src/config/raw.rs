@@ -92,6 +92,8 @@ pub struct RawWorker {
     pub max_lanes: Option<u32>,
     /// Whether it creates streams and buckets.
     pub manage_streams: Option<bool>,
+    /// Where it keeps the ends of tasks that could not be stored.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// One runner.
@@ -136,10 +138,7 @@ pub enum RawInherit {
 
 /// A number of bytes, or a text such as `"64MiB"`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a number of bytes or a text such as \"64MiB\""
-)]
+#[serde(untagged, expecting = "expected a number of bytes or a text such as \"64MiB\"")]
 pub enum RawSize {
     /// Bytes.
     Bytes(u64),

@@ -50,10 +50,7 @@ impl Report {
         };
         let size = parse_size(text);
         if size.is_none() {
-            self.add(
-                path,
-                format!("{text:?} is not a size; write it like 512, 64KiB or 10GiB"),
-            );
+            self.add(path, format!("{text:?} is not a size; write it like 512, 64KiB or 10GiB"));
         }
         size
     }
@@ -78,10 +75,7 @@ impl Report {
     pub(super) fn absolute(&mut self, path: &str, folder: Option<PathBuf>) -> Option<PathBuf> {
         let folder = folder?;
         if !folder.is_absolute() {
-            self.add(
-                path,
-                format!("{folder:?} is not absolute; start it with `/`"),
-            );
+            self.add(path, format!("{folder:?} is not absolute; start it with `/`"));
         }
         Some(folder)
     }

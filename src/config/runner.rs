@@ -84,9 +84,7 @@ pub struct LineLog {
 impl RunnerConfig {
     /// Makes the policy that launch plans are made by. `environment` is the worker's.
     pub fn policy(&self, environment: impl IntoIterator<Item = (String, String)>) -> RunnerPolicy {
-        let taken = environment
-            .into_iter()
-            .filter(|(name, _)| self.inherit_env.takes(name));
+        let taken = environment.into_iter().filter(|(name, _)| self.inherit_env.takes(name));
         RunnerPolicy {
             inherited: taken.collect(),
             env: self.env.clone(),
@@ -102,10 +100,7 @@ impl RunnerConfig {
 
 pub(super) fn resolve_all(raw: Vec<RawRunner>, report: &mut Report) -> Vec<RunnerConfig> {
     if raw.is_empty() {
-        let default = RawRunner {
-            name: Some("default".to_owned()),
-            ..RawRunner::default()
-        };
+        let default = RawRunner { name: Some("default".to_owned()), ..RawRunner::default() };
         return vec![resolve(default, "runner[0]", report)];
     }
     let mut runners: Vec<RunnerConfig> = Vec::new();
@@ -114,10 +109,8 @@ pub(super) fn resolve_all(raw: Vec<RawRunner>, report: &mut Report) -> Vec<Runne
         let runner = resolve(raw, &path, report);
         if !runner.name.is_empty() && runners.iter().any(|other| other.name == runner.name) {
             let name = &runner.name;
-            report.add(
-                format!("{path}.name"),
-                format!("{name:?} is the name of an earlier runner"),
-            );
+            report
+                .add(format!("{path}.name"), format!("{name:?} is the name of an earlier runner"));
         }
         runners.push(runner);
     }
@@ -132,10 +125,7 @@ fn resolve(raw: RawRunner, path: &str, report: &mut Report) -> RunnerConfig {
     }
     report.env_names(&at("env"), raw.env.keys());
     for (name, value) in raw.env.iter().filter(|(_, value)| value.contains('\0')) {
-        report.add(
-            at(&format!("env.{name}")),
-            format!("has a NUL in its {} bytes", value.len()),
-        );
+        report.add(at(&format!("env.{name}")), format!("has a NUL in its {} bytes", value.len()));
     }
     let any = Duration::ZERO..=LONGEST;
     let grace = report.duration_in(&at("grace"), raw.grace.as_deref(), DEFAULT_GRACE, &any);
@@ -156,9 +146,7 @@ fn resolve(raw: RawRunner, path: &str, report: &mut Report) -> RunnerConfig {
         stop_signal: signal(raw.stop_signal.as_deref(), &at("stop_signal"), report),
         max_output_bytes: output.unwrap_or(DEFAULT_OUTPUT),
         interpreters: interpreters(raw.interpreters, &at("interpreters"), report),
-        log: raw
-            .log
-            .map(|log| line_log(&log, &at("log.max_line_bytes"), report)),
+        log: raw.log.map(|log| line_log(&log, &at("log.max_line_bytes"), report)),
     }
 }
 
@@ -177,10 +165,7 @@ fn kind(kind: Option<&str>, path: &str, report: &mut Report) -> Kind {
     match kind {
         None | Some("subprocess") => {}
         Some(kind @ ("container" | "wasm")) => {
-            report.add(
-                path,
-                format!("{kind} tasks can't be run by this version; use subprocess"),
-            );
+            report.add(path, format!("{kind} tasks can't be run by this version; use subprocess"));
         }
         Some(other) => report.add(path, format!("{other:?} is unknown; use subprocess")),
     }
@@ -200,10 +185,7 @@ fn inherit(raw: Option<RawInherit>, path: &str, report: &mut Report) -> InheritE
         Some(RawInherit::List(names)) => names,
     };
     for name in names.iter().filter(|name| is_ours(name)) {
-        report.add(
-            path,
-            format!("{name} may hold the worker's own credentials; remove it"),
-        );
+        report.add(path, format!("{name} may hold the worker's own credentials; remove it"));
     }
     InheritEnv::List(names)
 }
@@ -212,24 +194,15 @@ fn signal(name: Option<&str>, path: &str, report: &mut Report) -> Signal {
     let Some(name) = name else {
         return Signal::SIGTERM;
     };
-    let full = if name.starts_with("SIG") {
-        name.to_owned()
-    } else {
-        format!("SIG{name}")
-    };
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
     match Signal::from_str(&full) {
         Ok(Signal::SIGKILL) => report.add(path, "SIGKILL is not polite; use grace = \"0s\""),
         Ok(signal @ (Signal::SIGSTOP | Signal::SIGCONT)) => {
-            report.add(
-                path,
-                format!("{signal} ends no process; use one such as SIGTERM or SIGINT"),
-            );
+            report
+                .add(path, format!("{signal} ends no process; use one such as SIGTERM or SIGINT"));
         }
         Ok(signal) => return signal,
-        Err(_) => report.add(
-            path,
-            format!("{name:?} is not a signal; use one such as SIGTERM"),
-        ),
+        Err(_) => report.add(path, format!("{name:?} is not a signal; use one such as SIGTERM")),
     }
     Signal::SIGTERM
 }
@@ -239,10 +212,7 @@ fn interpreters(raw: RawInterpreters, path: &str, report: &mut Report) -> Interp
     let mut one = |name: &str, given: Option<String>, default: String| {
         let interpreter = given.unwrap_or(default);
         if interpreter.trim().is_empty() || interpreter.contains('\0') {
-            report.add(
-                format!("{path}.{name}"),
-                "is no program; leave it out for the default",
-            );
+            report.add(format!("{path}.{name}"), "is no program; leave it out for the default");
         }
         interpreter
     };
@@ -260,9 +230,7 @@ fn line_log(raw: &RawRunnerLog, path: &str, report: &mut Report) -> LineLog {
         Some(max_line_bytes) => LineLog { max_line_bytes },
         None => {
             report.add(path, "is out of range; use 16 to 1MiB");
-            LineLog {
-                max_line_bytes: DEFAULT_LINE,
-            }
+            LineLog { max_line_bytes: DEFAULT_LINE }
         }
     }
 }

@@ -1,12 +1,7 @@
 //! Sizes as people write them: `512`, `64KiB`, `64MiB`, `10GiB`.
 
-const UNITS: [(&str, u64); 5] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("B", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Reads a size in bytes: a whole number, with a unit of B, KiB, MiB, GiB or TiB or none.
 /// `None` for any other text, and for sizes that a `u64` can't hold.
@@ -17,11 +12,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
         None => (text, 1),
     };
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    if digits {
-        number.parse::<u64>().ok()?.checked_mul(factor)
-    } else {
-        None
-    }
+    if digits { number.parse::<u64>().ok()?.checked_mul(factor) } else { None }
 }
 
 #[cfg(test)]

@@ -36,19 +36,13 @@ pub enum Storage {
 pub(super) fn resolve(raw: &RawStreams, report: &mut Report) -> StreamsConfig {
     let replicas = raw.replicas.unwrap_or(1);
     if !(1..=5).contains(&replicas) {
-        report.add(
-            "streams.replicas",
-            format!("is {replicas}; use 1, 3 or 5 (at most 5)"),
-        );
+        report.add("streams.replicas", format!("is {replicas}; use 1, 3 or 5 (at most 5)"));
     }
     let storage = match raw.storage.as_deref() {
         None | Some("file") => Storage::File,
         Some("memory") => Storage::Memory,
         Some(other) => {
-            report.add(
-                "streams.storage",
-                format!("{other:?} is unknown; use file or memory"),
-            );
+            report.add("streams.storage", format!("{other:?} is unknown; use file or memory"));
             Storage::File
         }
     };

@@ -1,6 +1,7 @@
 //! The worker's configuration.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::load::Host;
@@ -32,6 +33,9 @@ pub struct WorkerConfig {
     pub max_lanes: NonZeroUsize,
     /// Whether it creates streams and buckets.
     pub manage_streams: bool,
+    /// Where it keeps the ends of tasks that could not be stored, absolute. None: in memory only,
+    /// unless the program finds a place.
+    pub state_dir: Option<PathBuf>,
     /// Its runners, in the order they are tried; at least one.
     pub runners: Vec<RunnerConfig>,
 }
@@ -58,10 +62,7 @@ pub(super) fn resolve(
 ) -> WorkerConfig {
     report.labels("worker.labels", &raw.labels);
     if raw.labels.contains_key(RUNNER_NAME_LABEL) {
-        report.add(
-            "worker.labels.runner-name",
-            "is set for each runner; remove it",
-        );
+        report.add("worker.labels.runner-name", "is set for each runner; remove it");
     }
     let mut labels = host.labels();
     labels.extend(raw.labels);
@@ -81,6 +82,7 @@ pub(super) fn resolve(
         ),
         max_lanes: at_least_one("worker.max_lanes", raw.max_lanes, lanes(), report),
         manage_streams: raw.manage_streams.unwrap_or(true),
+        state_dir: report.absolute("worker.state_dir", raw.state_dir),
         runners: runner::resolve_all(runners, report),
     }
 }
@@ -90,9 +92,7 @@ fn lanes() -> NonZeroUsize {
 }
 
 fn worker_id(name: &str, report: &mut Report) -> Option<WorkerId> {
-    name.parse()
-        .map_err(|error: InvalidId| report.add("worker.name", error))
-        .ok()
+    name.parse().map_err(|error: InvalidId| report.add("worker.name", error)).ok()
 }
 
 fn at_least_one(

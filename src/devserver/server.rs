@@ -123,12 +123,7 @@ impl DevServer {
     pub async fn start(options: DevServerOptions) -> Result<Self, DevServerError> {
         let lock = prepare(&options)?;
         let (child, pid) = spawn(&options, lock)?;
-        let mut server = Self {
-            port: options.port.unwrap_or(0),
-            pid,
-            child,
-            options,
-        };
+        let mut server = Self { port: options.port.unwrap_or(0), pid, child, options };
         server.port = server.ready().await?;
         tracing::debug!(pid, port = server.port, "nats-server is ready");
         Ok(server)
@@ -172,21 +167,13 @@ impl DevServer {
     /// Ends the server if it runs, and starts it again on the same port with the same store.
     pub async fn restart(&mut self) -> Result<(), DevServerError> {
         self.end().await?;
-        let options = DevServerOptions {
-            port: Some(self.port),
-            ..self.options.clone()
-        };
+        let options = DevServerOptions { port: Some(self.port), ..self.options.clone() };
         *self = Self::start(options).await?;
         Ok(())
     }
 
     async fn end(&mut self) -> Result<(), DevServerError> {
-        if self
-            .child
-            .try_wait()
-            .map_err(DevServerError::Stop)?
-            .is_some()
-        {
+        if self.child.try_wait().map_err(DevServerError::Stop)?.is_some() {
             return Ok(());
         }
         // Not reaped yet (the line above), so the id is still this process's.
@@ -195,10 +182,7 @@ impl DevServer {
         match timeout(STOP_TIME, self.child.wait()).await {
             Ok(ended) => ended.map(drop).map_err(DevServerError::Stop),
             Err(_) => {
-                tracing::warn!(
-                    pid = self.pid,
-                    "nats-server did not stop in time; killing it"
-                );
+                tracing::warn!(pid = self.pid, "nats-server did not stop in time; killing it");
                 self.kill().await
             }
         }
@@ -236,10 +220,7 @@ impl DevServer {
 /// Makes the directory, takes its lock, and writes the configuration.
 fn prepare(options: &DevServerOptions) -> Result<File, DevServerError> {
     let dir = &options.dir;
-    let failed = |source| DevServerError::Dir {
-        dir: dir.clone(),
-        source,
-    };
+    let failed = |source| DevServerError::Dir { dir: dir.clone(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
     let lock = File::options()
         .create(true)
@@ -268,13 +249,11 @@ fn prepare(options: &DevServerOptions) -> Result<File, DevServerError> {
 }
 
 fn config(options: &DevServerOptions) -> Result<String, DevServerError> {
-    let dir = options.dir.to_str().filter(|dir| {
-        !dir.chars()
-            .any(|c| matches!(c, '"' | '\\') || c.is_control())
-    });
-    let dir = dir.ok_or_else(|| DevServerError::DirName {
-        dir: options.dir.clone(),
-    })?;
+    let dir = options
+        .dir
+        .to_str()
+        .filter(|dir| !dir.chars().any(|c| matches!(c, '"' | '\\') || c.is_control()));
+    let dir = dir.ok_or_else(|| DevServerError::DirName { dir: options.dir.clone() })?;
     // -1: the server takes a free port and writes it to the ports file.
     let port = options.port.map_or(-1, i32::from);
     let max_payload = options.max_payload;
@@ -292,16 +271,10 @@ fn config(options: &DevServerOptions) -> Result<String, DevServerError> {
 }
 
 fn spawn(options: &DevServerOptions, lock: File) -> Result<(Child, u32), DevServerError> {
-    let failed = |source| DevServerError::Spawn {
-        binary: options.binary.clone(),
-        source,
-    };
+    let failed = |source| DevServerError::Spawn { binary: options.binary.clone(), source };
     // What the server says before it has read its configuration (or a Go panic) goes to its log too.
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(log_file(&options.dir))
-        .map_err(failed)?;
+    let log =
+        File::options().create(true).append(true).open(log_file(&options.dir)).map_err(failed)?;
     let child = Command::new(&options.binary)
         .arg("--config")
         .arg(config_file(&options.dir))
@@ -312,9 +285,7 @@ fn spawn(options: &DevServerOptions, lock: File) -> Result<(Child, u32), DevServ
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
-    let pid = child
-        .id()
-        .expect("a child that was not waited for has an id");
+    let pid = child.id().expect("a child that was not waited for has an id");
     Ok((child, pid))
 }
 
@@ -339,10 +310,7 @@ fn read_port(dir: &Path, pid: u32) -> Option<u16> {
         .into_iter()
         .find(|path| path.to_str().is_some_and(|path| path.ends_with(&ending)))?;
     let ports: Ports = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    ports
-        .nats
-        .iter()
-        .find_map(|url| url.rsplit(':').next()?.parse().ok())
+    ports.nats.iter().find_map(|url| url.rsplit(':').next()?.parse().ok())
 }
 
 fn ports_files(dir: &Path) -> Vec<PathBuf> {

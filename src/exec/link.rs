@@ -85,18 +85,11 @@ pub(super) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Resul
 
 fn checked_length(length: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(length) as usize;
-    if length > MAX_FRAME {
-        Err(too_long(length))
-    } else {
-        Ok(length)
-    }
+    if length > MAX_FRAME { Err(too_long(length)) } else { Ok(length) }
 }
 
 fn too_long(length: usize) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("a frame of {length} bytes is too long"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes is too long"))
 }
 
 fn read_or_end(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
@@ -134,11 +127,7 @@ mod tests {
             let read = read_frame::<Report>(&bytes[..cut]).expect("an early end is no error");
             assert_eq!(read, None, "cut at {cut}");
         }
-        assert!(
-            read_frame::<Report>(&bytes[..])
-                .expect("the bytes are a frame")
-                .is_some()
-        );
+        assert!(read_frame::<Report>(&bytes[..]).expect("the bytes are a frame").is_some());
     }
 
     #[test]

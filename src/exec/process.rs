@@ -104,10 +104,7 @@ pub struct TaskProcess {
 
 impl TaskProcess {
     pub(super) fn new(control: UnixStream) -> Self {
-        Self {
-            control,
-            received: Vec::new(),
-        }
+        Self { control, received: Vec::new() }
     }
 
     pub(super) async fn send_plan(&mut self, plan: &LaunchPlan) -> io::Result<()> {
@@ -139,10 +136,7 @@ impl Process for TaskProcess {
             Report::Ended { survivors, .. } => Err(ProcessError::Survivors { survivors }),
             report @ (Report::Started { .. } | Report::SetupFailed(_)) => {
                 let message = format!("unexpected report {report:?}");
-                Err(ProcessError::Control(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    message,
-                )))
+                Err(ProcessError::Control(io::Error::new(io::ErrorKind::InvalidData, message)))
             }
         }
     }

@@ -129,18 +129,8 @@ fn is_permanent(errno: Errno) -> bool {
 }
 
 impl From<SetupFailure> for LaunchError {
-    fn from(
-        SetupFailure {
-            step,
-            errno,
-            message,
-        }: SetupFailure,
-    ) -> Self {
-        Self::Setup {
-            step,
-            errno,
-            message,
-        }
+    fn from(SetupFailure { step, errno, message }: SetupFailure) -> Self {
+        Self::Setup { step, errno, message }
     }
 }
 
@@ -157,12 +147,7 @@ impl Spawner {
     /// [`super::init::maybe_run`].
     pub fn of_program(program: &Path) -> Self {
         let program = program.to_owned();
-        Self {
-            shared: Arc::new(Shared {
-                program,
-                running: Mutex::new(None),
-            }),
-        }
+        Self { shared: Arc::new(Shared { program, running: Mutex::new(None) }) }
     }
 
     /// Launches a task, and returns when its program is executed. Needs a tokio runtime.
@@ -182,19 +167,11 @@ impl Spawner {
         match process.report().await.map_err(LaunchError::Interrupted)? {
             Report::Started { pid } => {
                 let started_at = Timestamp::now();
-                Ok(Launched {
-                    pid,
-                    started_at,
-                    stdout: ours.stdout,
-                    stderr: ours.stderr,
-                    process,
-                })
+                Ok(Launched { pid, started_at, stdout: ours.stdout, stderr: ours.stderr, process })
             }
             Report::SetupFailed(failure) => Err(failure.into()),
             Report::Ended { .. } => {
-                let error = sent
-                    .err()
-                    .unwrap_or_else(|| io::ErrorKind::InvalidData.into());
+                let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
                 Err(LaunchError::Interrupted(ProcessError::Control(error)))
             }
         }
@@ -202,10 +179,7 @@ impl Spawner {
 
     /// Hands the other ends to the spawner; once more to a new one if the first has died.
     async fn hand_over(&self, theirs: &Theirs) -> Result<(), LaunchError> {
-        let fail = |source| LaunchError::Spawner {
-            program: self.shared.program.clone(),
-            source,
-        };
+        let fail = |source| LaunchError::Spawner { program: self.shared.program.clone(), source };
         let socket = self.socket(None).map_err(fail)?;
         if send(&socket, theirs).await.is_ok() {
             return Ok(());
@@ -216,11 +190,7 @@ impl Spawner {
 
     /// The socket of the running spawner, or of a new one if there is none but the dead one.
     fn socket(&self, dead: Option<&Arc<UnixStream>>) -> io::Result<Arc<UnixStream>> {
-        let mut running = self
-            .shared
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = &*running
             && dead.is_none_or(|dead| !Arc::ptr_eq(dead, &running.socket))
         {
@@ -250,10 +220,7 @@ impl Running {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self {
-            socket,
-            _child: child,
-        })
+        Ok(Self { socket, _child: child })
     }
 }
 
@@ -281,11 +248,8 @@ fn ends() -> io::Result<(Ours, Theirs)> {
         stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
         process: TaskProcess::new(UnixStream::from_std(control)?),
     };
-    let theirs = Theirs {
-        control: theirs.into(),
-        stdout: their_stdout.into(),
-        stderr: their_stderr.into(),
-    };
+    let theirs =
+        Theirs { control: theirs.into(), stdout: their_stdout.into(), stderr: their_stderr.into() };
     Ok((ours, theirs))
 }
 
@@ -294,15 +258,8 @@ async fn send(socket: &UnixStream, theirs: &Theirs) -> io::Result<()> {
     let descriptors = [&theirs.control, &theirs.stdout, &theirs.stderr].map(AsRawFd::as_raw_fd);
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let request = [IoSlice::new(&[VERSION])];
-    let once = || {
-        sendmsg::<()>(
-            socket.as_raw_fd(),
-            &request,
-            &rights,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
-    };
+    let once =
+        || sendmsg::<()>(socket.as_raw_fd(), &request, &rights, MsgFlags::MSG_NOSIGNAL, None);
     socket.async_io(Interest::WRITABLE, || Ok(once()?)).await?;
     Ok(())
 }
@@ -312,41 +269,21 @@ mod tests {
     use super::*;
 
     fn setup(step: &str, errno: Errno) -> LaunchError {
-        LaunchError::Setup {
-            step: step.to_owned(),
-            errno: errno as i32,
-            message: String::new(),
-        }
+        LaunchError::Setup { step: step.to_owned(), errno: errno as i32, message: String::new() }
     }
 
     #[test]
     fn errors_of_the_plan_are_permanent_and_those_of_the_host_pass() {
-        for errno in [
-            Errno::ENOENT,
-            Errno::EACCES,
-            Errno::ENOTDIR,
-            Errno::EISDIR,
-            Errno::ENOEXEC,
-        ] {
+        for errno in [Errno::ENOENT, Errno::EACCES, Errno::ENOTDIR, Errno::EISDIR, Errno::ENOEXEC] {
             assert!(setup("exec", errno).is_permanent(), "{errno}");
         }
-        for errno in [
-            Errno::E2BIG,
-            Errno::EROFS,
-            Errno::EINVAL,
-            Errno::ENAMETOOLONG,
-            Errno::ELOOP,
-        ] {
+        for errno in [Errno::E2BIG, Errno::EROFS, Errno::EINVAL, Errno::ENAMETOOLONG, Errno::ELOOP]
+        {
             assert!(setup("chdir", errno).is_permanent(), "{errno}");
         }
-        for errno in [
-            Errno::EAGAIN,
-            Errno::ENOMEM,
-            Errno::EMFILE,
-            Errno::ENFILE,
-            Errno::EIO,
-            Errno::EINTR,
-        ] {
+        for errno in
+            [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EIO, Errno::EINTR]
+        {
             assert!(!setup("exec", errno).is_permanent(), "{errno}");
         }
         assert!(!setup("script", Errno::EROFS).is_permanent());

@@ -22,12 +22,7 @@ pub struct Stop {
 impl Stop {
     /// A stop with the task's own grace, and nothing but a reason.
     pub fn because(reason: StopReason) -> Self {
-        Self {
-            reason,
-            grace: None,
-            by: None,
-            message: None,
-        }
+        Self { reason, grace: None, by: None, message: None }
     }
 
     /// The time that this stop gives. A lost lease gives none: another worker may have the task.
@@ -108,21 +103,13 @@ mod tests {
                 stop(Canceled, Some(9), "b"),
                 stop(Canceled, Some(1), "b"),
             ),
-            (
-                stop(Timeout, None, "a"),
-                stop(Canceled, Some(0), "b"),
-                stop(Canceled, Some(0), "b"),
-            ),
+            (stop(Timeout, None, "a"), stop(Canceled, Some(0), "b"), stop(Canceled, Some(0), "b")),
             (
                 stop(Canceled, Some(3), "a"),
                 stop(LeaseLost, None, "b"),
                 stop(LeaseLost, Some(3), "b"),
             ),
-            (
-                stop(LeaseLost, None, "a"),
-                stop(Canceled, None, "b"),
-                stop(LeaseLost, None, "a"),
-            ),
+            (stop(LeaseLost, None, "a"), stop(Canceled, None, "b"), stop(LeaseLost, None, "a")),
         ] {
             let (sender, receiver) = watch::channel(None);
             set_stop(&sender, first);

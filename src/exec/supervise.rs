@@ -150,13 +150,7 @@ impl Phase {
             }
             (Self::Stopping { stop, .. }, Event::DeadlinePassed) => Self::kill(stop, now),
             // SIGKILL is sent once.
-            (
-                Self::Killing {
-                    mut stop,
-                    give_up_at,
-                },
-                Event::StopRequested(later),
-            ) => {
+            (Self::Killing { mut stop, give_up_at }, Event::StopRequested(later)) => {
                 stop.merge(later);
                 (Self::Killing { stop, give_up_at }, None)
             }
@@ -173,20 +167,11 @@ impl Phase {
             return Self::kill(stop, now);
         }
         let kill_at = after(now, grace);
-        (
-            Self::Stopping { stop, kill_at },
-            Some(Signal::Polite(rules.stop_signal)),
-        )
+        (Self::Stopping { stop, kill_at }, Some(Signal::Polite(rules.stop_signal)))
     }
 
     fn kill(stop: Stop, now: Instant) -> (Self, Option<Signal>) {
-        (
-            Self::Killing {
-                stop,
-                give_up_at: after(now, KILL_LIMIT),
-            },
-            Some(Signal::Kill),
-        )
+        (Self::Killing { stop, give_up_at: after(now, KILL_LIMIT) }, Some(Signal::Kill))
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -206,16 +191,9 @@ impl Phase {
             }
         };
         match end {
-            Ok(Exit {
-                status,
-                usage,
-                leftovers_killed,
-            }) => Ok(Ended {
-                exit: status,
-                stopped,
-                usage,
-                leftovers_killed,
-            }),
+            Ok(Exit { status, usage, leftovers_killed }) => {
+                Ok(Ended { exit: status, stopped, usage, leftovers_killed })
+            }
             Err(source) => Err(SuperviseError::Process { stopped, source }),
         }
     }

@@ -29,11 +29,7 @@ impl Process for Scripted {
             None => pending().await,
         }
         let status = self.status.unwrap_or(ExitStatus::Exited(0));
-        Ok(Exit {
-            status,
-            usage: Usage::default(),
-            leftovers_killed: 0,
-        })
+        Ok(Exit { status, usage: Usage::default(), leftovers_killed: 0 })
     }
 
     fn signal(&mut self, signal: Signal) -> io::Result<()> {
@@ -55,10 +51,7 @@ impl Process for Scripted {
 
 /// Ignores the polite signal and dies of SIGKILL at once.
 fn stubborn() -> Scripted {
-    Scripted {
-        ends_after_kill: Some(Duration::ZERO),
-        ..Scripted::default()
-    }
+    Scripted { ends_after_kill: Some(Duration::ZERO), ..Scripted::default() }
 }
 
 fn channel() -> (watch::Sender<Option<Stop>>, watch::Receiver<Option<Stop>>) {
@@ -75,11 +68,7 @@ fn secs(seconds: u64) -> Duration {
 
 /// The signals with their times since `start`, in seconds.
 fn ladder(process: &Scripted, start: Instant) -> Vec<(Signal, u64)> {
-    process
-        .signals
-        .iter()
-        .map(|(signal, at)| (*signal, (*at - start).as_secs()))
-        .collect()
+    process.signals.iter().map(|(signal, at)| (*signal, (*at - start).as_secs())).collect()
 }
 
 async fn run(
@@ -96,10 +85,7 @@ async fn a_process_that_ignores_the_polite_signal_is_killed_when_its_grace_has_p
     let mut process = stubborn();
     let (_sender, stop) = channel();
     let ended = run(&mut process, Some(secs(60)), stop).await.unwrap();
-    assert_eq!(
-        ladder(&process, start),
-        [(Signal::Polite(TERM), 60), (Signal::Kill, 65)]
-    );
+    assert_eq!(ladder(&process, start), [(Signal::Polite(TERM), 60), (Signal::Kill, 65)]);
     assert_eq!(ended.stopped.unwrap().reason, StopReason::Timeout);
     assert_eq!(ended.exit, ExitStatus::Signaled(9));
 }
@@ -107,10 +93,7 @@ async fn a_process_that_ignores_the_polite_signal_is_killed_when_its_grace_has_p
 #[tokio::test(start_paused = true)]
 async fn a_process_that_obeys_is_not_killed() {
     let start = Instant::now();
-    let mut process = Scripted {
-        ends_after_term: Some(secs(2)),
-        ..stubborn()
-    };
+    let mut process = Scripted { ends_after_term: Some(secs(2)), ..stubborn() };
     let (sender, stop) = channel();
     set_stop(&sender, canceled());
     let ended = run(&mut process, None, stop).await.unwrap();
@@ -121,13 +104,9 @@ async fn a_process_that_obeys_is_not_killed() {
 
 #[tokio::test(start_paused = true)]
 async fn without_grace_and_after_a_lost_lease_sigkill_is_the_first_signal() {
-    for stop in [
-        Stop {
-            grace: Some(Duration::ZERO),
-            ..canceled()
-        },
-        Stop::because(StopReason::LeaseLost),
-    ] {
+    for stop in
+        [Stop { grace: Some(Duration::ZERO), ..canceled() }, Stop::because(StopReason::LeaseLost)]
+    {
         let start = Instant::now();
         let mut process = stubborn();
         let (sender, receiver) = channel();
@@ -144,22 +123,12 @@ async fn a_second_stop_shortens_the_grace_and_a_longer_one_does_not_lengthen_it(
         let start = Instant::now();
         let mut process = stubborn();
         let (sender, stop) = channel();
-        set_stop(
-            &sender,
-            Stop {
-                by: Some("first".to_owned()),
-                ..canceled()
-            },
-        );
+        set_stop(&sender, Stop { by: Some("first".to_owned()), ..canceled() });
         let again = async {
             sleep_until(start + secs(1)).await;
             set_stop(
                 &sender,
-                Stop {
-                    grace: Some(second),
-                    by: Some("second".to_owned()),
-                    ..canceled()
-                },
+                Stop { grace: Some(second), by: Some("second".to_owned()), ..canceled() },
             );
             pending::<()>().await;
         };
@@ -167,10 +136,7 @@ async fn a_second_stop_shortens_the_grace_and_a_longer_one_does_not_lengthen_it(
             ended = run(&mut process, None, stop) => ended.unwrap(),
             () = again => unreachable!("it waits for ever"),
         };
-        assert_eq!(
-            ladder(&process, start),
-            [(Signal::Polite(TERM), 0), (Signal::Kill, killed_at)]
-        );
+        assert_eq!(ladder(&process, start), [(Signal::Polite(TERM), 0), (Signal::Kill, killed_at)]);
         assert_eq!(ended.stopped.unwrap().by.as_deref(), Some("first"));
     }
 }
@@ -178,10 +144,7 @@ async fn a_second_stop_shortens_the_grace_and_a_longer_one_does_not_lengthen_it(
 #[tokio::test(start_paused = true)]
 async fn a_time_limit_acted_on_before_the_exit_was_seen_decides() {
     let start = Instant::now();
-    let mut process = Scripted {
-        ends_at: Some(start + secs(11)),
-        ..Scripted::default()
-    };
+    let mut process = Scripted { ends_at: Some(start + secs(11)), ..Scripted::default() };
     let (_sender, stop) = channel();
     let ended = run(&mut process, Some(secs(10)), stop).await.unwrap();
     assert_eq!(ended.stopped.unwrap().reason, StopReason::Timeout);
@@ -191,19 +154,13 @@ async fn a_time_limit_acted_on_before_the_exit_was_seen_decides() {
 #[tokio::test(start_paused = true)]
 async fn an_exit_seen_in_the_moment_of_the_time_limit_or_of_a_stop_decides() {
     let start = Instant::now();
-    let mut process = Scripted {
-        ends_at: Some(start + secs(10)),
-        ..Scripted::default()
-    };
+    let mut process = Scripted { ends_at: Some(start + secs(10)), ..Scripted::default() };
     let (_sender, stop) = channel();
     let ended = run(&mut process, Some(secs(10)), stop).await.unwrap();
     assert_eq!((ended.stopped, ended.exit), (None, ExitStatus::Exited(0)));
     assert!(process.signals.is_empty());
 
-    let mut process = Scripted {
-        ends_at: Some(Instant::now()),
-        ..Scripted::default()
-    };
+    let mut process = Scripted { ends_at: Some(Instant::now()), ..Scripted::default() };
     let (sender, stop) = channel();
     set_stop(&sender, canceled());
     let ended = run(&mut process, None, stop).await.unwrap();
@@ -213,11 +170,7 @@ async fn an_exit_seen_in_the_moment_of_the_time_limit_or_of_a_stop_decides() {
 #[tokio::test(start_paused = true)]
 async fn a_signal_that_reaches_nobody_leaves_the_decision_to_the_exit() {
     let ends_at = Some(Instant::now() + secs(3));
-    let mut process = Scripted {
-        ends_at,
-        unreachable: true,
-        ..Scripted::default()
-    };
+    let mut process = Scripted { ends_at, unreachable: true, ..Scripted::default() };
     let (sender, stop) = channel();
     set_stop(&sender, canceled());
     let ended = run(&mut process, None, stop).await.unwrap();
@@ -239,42 +192,24 @@ async fn the_time_limit_holds_when_nobody_can_stop_the_process_any_more() {
     let (sender, stop) = channel();
     drop(sender);
     let ended = run(&mut process, Some(secs(60)), stop).await.unwrap();
-    assert_eq!(
-        ladder(&process, start),
-        [(Signal::Polite(TERM), 60), (Signal::Kill, 65)]
-    );
+    assert_eq!(ladder(&process, start), [(Signal::Polite(TERM), 60), (Signal::Kill, 65)]);
     assert_eq!(ended.stopped.unwrap().reason, StopReason::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn durations_that_no_clock_can_hold_mean_never() {
     let ends_at = Some(Instant::now() + secs(3600));
-    let mut process = Scripted {
-        ends_at,
-        ..Scripted::default()
-    };
+    let mut process = Scripted { ends_at, ..Scripted::default() };
     let (sender, stop) = channel();
-    set_stop(
-        &sender,
-        Stop {
-            grace: Some(Duration::MAX),
-            ..canceled()
-        },
-    );
-    let ended = supervise(&mut process, Some(Duration::MAX), Duration::MAX, TERM, stop)
-        .await
-        .unwrap();
+    set_stop(&sender, Stop { grace: Some(Duration::MAX), ..canceled() });
+    let ended =
+        supervise(&mut process, Some(Duration::MAX), Duration::MAX, TERM, stop).await.unwrap();
     assert_eq!(ended.exit, ExitStatus::Exited(0));
 }
 
 fn any_reason() -> impl Strategy<Value = StopReason> {
     use StopReason::{Canceled, Draining, LeaseLost, Replaced};
-    prop_oneof![
-        Just(Draining),
-        Just(Canceled),
-        Just(Replaced),
-        Just(LeaseLost)
-    ]
+    prop_oneof![Just(Draining), Just(Canceled), Just(Replaced), Just(LeaseLost)]
 }
 
 /// A stop with its grace in seconds, or none: the deadline passes.

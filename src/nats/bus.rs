@@ -241,7 +241,18 @@ impl Bus {
         expected: u64,
         payload: Bytes,
     ) -> Result<Cas, BusError> {
-        let headers = Headers::default()
+        self.append_with(subject, expected, Headers::default(), payload).await
+    }
+
+    /// Like `append`, with more headers.
+    pub async fn append_with(
+        &self,
+        subject: String,
+        expected: u64,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<Cas, BusError> {
+        let headers = headers
             .with(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), expected);
         match self.publish(subject, headers, payload).await {
             Ok(seq) => Ok(Cas::Stored(seq)),
@@ -273,14 +284,26 @@ impl Bus {
         }
     }
 
-    /// Reads messages of a subject filter from sequence `from` on. A replica may answer: what was
-    /// stored a moment ago may be missing, so only viewers use it.
-    pub async fn read_page(
+    /// Returns the sequence of the first message of a subject filter from sequence `from` on, from the
+    /// stream's leader.
+    pub async fn first_from(
         &self,
         stream: &str,
         filter: &str,
         from: u64,
-    ) -> Result<Page, BusError> {
+    ) -> Result<Option<u64>, BusError> {
+        let ask = serde_json::json!({ "seq": from.max(1), "next_by_subj": filter });
+        match self.api::<RawMessage>(&format!("STREAM.MSG.GET.{stream}"), &ask).await {
+            Ok(raw) => Ok(Some(raw.message.seq)),
+            // 10037: no message found.
+            Err(BusError::Refused { code: 10_037, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads messages of a subject filter from sequence `from` on. A replica may answer: what was
+    /// stored a moment ago may be missing, so only viewers use it.
+    pub async fn read_page(&self, stream: &str, filter: &str, from: u64) -> Result<Page, BusError> {
         let ask = serde_json::json!({
             "seq": from.max(1), "next_by_subj": filter, "batch": PAGE_MESSAGES, "max_bytes": PAGE_BYTES,
         });

@@ -128,9 +128,7 @@ fn list(servers: &[ServerUrl]) -> String {
 }
 
 fn in_domain(domain: &Option<String>) -> String {
-    domain
-        .as_ref()
-        .map_or_else(String::new, |domain| format!(" in the domain {domain}"))
+    domain.as_ref().map_or_else(String::new, |domain| format!(" in the domain {domain}"))
 }
 
 /// Connects, checks the server, and returns the connection, which from then on reconnects for ever.
@@ -175,12 +173,7 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connected, ConnectErr
 
 fn addresses(servers: &[ServerUrl]) -> Result<Vec<ServerAddr>, ConnectError> {
     let parse = |url: &ServerUrl| {
-        url.without_user()
-            .parse()
-            .map_err(|source| ConnectError::Url {
-                url: url.clone(),
-                source,
-            })
+        url.without_user().parse().map_err(|source| ConnectError::Url { url: url.clone(), source })
     };
     servers.iter().map(parse).collect()
 }
@@ -233,13 +226,11 @@ fn with_tls(options: ConnectOptions, tls: &TlsSettings) -> Result<ConnectOptions
 
 /// The client reads these files only while connecting, and its error doesn't name them.
 fn readable(what: &'static str, path: &Path) -> Result<(), ConnectError> {
-    std::fs::File::open(path)
-        .map(drop)
-        .map_err(|source| ConnectError::File {
-            what,
-            path: path.to_owned(),
-            source,
-        })
+    std::fs::File::open(path).map(drop).map_err(|source| ConnectError::File {
+        what,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 async fn with_auth(options: ConnectOptions, auth: &Auth) -> Result<ConnectOptions, ConnectError> {
@@ -250,36 +241,20 @@ async fn with_auth(options: ConnectOptions, auth: &Auth) -> Result<ConnectOption
         }
         Auth::Token(token) => Ok(options.token(token.expose().to_owned())),
         Auth::NkeyFile(path) => Ok(options.nkey(read_seed(path)?.expose().to_owned())),
-        Auth::CredsFile(path) => {
-            options
-                .credentials_file(path)
-                .await
-                .map_err(|source| ConnectError::File {
-                    what: "credentials file",
-                    path: path.clone(),
-                    source,
-                })
-        }
+        Auth::CredsFile(path) => options.credentials_file(path).await.map_err(|source| {
+            ConnectError::File { what: "credentials file", path: path.clone(), source }
+        }),
     }
 }
 
 /// Reads the seed: the first line that starts with S (a seed's first letter), as `nk -gen` writes it.
 fn read_seed(path: &Path) -> Result<Secret, ConnectError> {
-    let failed = |source| ConnectError::File {
-        what: "nkey seed file",
-        path: path.to_owned(),
-        source,
-    };
+    let failed =
+        |source| ConnectError::File { what: "nkey seed file", path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    let seed = text
-        .lines()
-        .map(str::trim)
-        .find(|line| line.starts_with('S'));
+    let seed = text.lines().map(str::trim).find(|line| line.starts_with('S'));
     seed.map(Secret::new).ok_or_else(|| {
-        failed(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it has no line with a seed (SU…)",
-        ))
+        failed(io::Error::new(io::ErrorKind::InvalidData, "it has no line with a seed (SU…)"))
     })
 }
 
@@ -292,11 +267,7 @@ fn explain(
     match source.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
             let who = who(auth);
-            ConnectError::Unauthorized {
-                servers,
-                who,
-                source,
-            }
+            ConnectError::Unauthorized { servers, who, source }
         }
         ConnectErrorKind::TimedOut => ConnectError::TimedOut { servers, limit },
         ConnectErrorKind::Tls => ConnectError::Tls { servers, source },
@@ -343,13 +314,10 @@ fn api_prefix(domain: Option<&str>) -> String {
 
 fn context(client: &Client, domain: Option<&str>) -> jetstream::Context {
     match domain {
-        Some(domain) => ContextBuilder::new()
-            .domain(domain)
-            .timeout(REQUEST_TIME)
-            .build(client.clone()),
-        None => ContextBuilder::new()
-            .timeout(REQUEST_TIME)
-            .build(client.clone()),
+        Some(domain) => {
+            ContextBuilder::new().domain(domain).timeout(REQUEST_TIME).build(client.clone())
+        }
+        None => ContextBuilder::new().timeout(REQUEST_TIME).build(client.clone()),
     }
 }
 
@@ -359,12 +327,9 @@ async fn check_jetstream(
     server: &ServerInfo,
     settings: &ConnectSettings,
 ) -> Result<Account, ConnectError> {
-    jetstream
-        .query_account()
-        .await
-        .map_err(|source| ConnectError::NoJetStream {
-            server: server.server_name.clone(),
-            domain: settings.jetstream_domain.clone(),
-            source: Some(source),
-        })
+    jetstream.query_account().await.map_err(|source| ConnectError::NoJetStream {
+        server: server.server_name.clone(),
+        domain: settings.jetstream_domain.clone(),
+        source: Some(source),
+    })
 }

@@ -101,18 +101,11 @@ impl Contexts {
     /// Finds the directory from `XDG_CONFIG_HOME` or `HOME`, looked up with `variable`; none if
     /// neither is set.
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
-        let set = |name: &str| {
-            variable(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = set("HOME");
         let config =
             set("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")))?;
-        Some(Self {
-            dir: config.join("nats"),
-            home,
-        })
+        Some(Self { dir: config.join("nats"), home })
     }
 
     /// Returns the selected context's name, if one is selected.
@@ -127,20 +120,9 @@ impl Contexts {
 
     /// Returns the names of all contexts, sorted.
     pub fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.join("context"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = std::fs::read_dir(self.dir.join("context")).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries
-            .filter_map(|entry| {
-                Some(
-                    entry
-                        .file_name()
-                        .to_str()?
-                        .strip_suffix(".json")?
-                        .to_owned(),
-                )
-            })
+            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
             .collect();
         names.sort();
         names
@@ -150,9 +132,7 @@ impl Contexts {
     pub fn load(&self, name: &str) -> Result<ConnectSettings, ContextError> {
         // The rule of the tool itself.
         if name.is_empty() || name.contains("..") || name.contains('/') {
-            return Err(ContextError::Name {
-                name: name.to_owned(),
-            });
+            return Err(ContextError::Name { name: name.to_owned() });
         }
         let path = self.dir.join("context").join(format!("{name}.json"));
         let text = match std::fs::read(&path) {
@@ -179,21 +159,14 @@ impl Contexts {
             ("jetstream_api_prefix", &file.jetstream_api_prefix),
         ];
         if let Some((field, _)) = refused.into_iter().find(|(_, value)| !value.is_empty()) {
-            return Err(ContextError::Unsupported {
-                name: name.to_owned(),
-                field,
-            });
+            return Err(ContextError::Unsupported { name: name.to_owned(), field });
         }
         let text = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
         Ok(ConnectSettings {
             servers: ServerUrl::list(&file.url),
             auth: self.auth(file),
             tls: TlsSettings {
-                mode: if file.tls_first {
-                    TlsMode::First
-                } else {
-                    TlsMode::IfAsked
-                },
+                mode: if file.tls_first { TlsMode::First } else { TlsMode::IfAsked },
                 ca: self.path(&file.ca),
                 identity: self
                     .path(&file.cert)
@@ -220,11 +193,7 @@ impl Contexts {
         if let Some(nkey) = self.path(&file.nkey) {
             return Auth::NkeyFile(nkey);
         }
-        if file.token.is_empty() {
-            Auth::None
-        } else {
-            Auth::Token(Secret::new(&file.token))
-        }
+        if file.token.is_empty() { Auth::None } else { Auth::Token(Secret::new(&file.token)) }
     }
 
     /// Reads a path as the tool does: `~/` is the home directory.
@@ -260,10 +229,7 @@ mod tests {
             "jetstream_domain":"hub","jetstream_api_prefix":"","inbox_prefix":"_ME","user_jwt":"","color_scheme":"",
             "tls_first":true,"windows_ca_certs_match":null}"#;
         let (home, contexts) = contexts(&[("context/prod.json", text), ("context.txt", "prod\n")]);
-        assert_eq!(
-            contexts.selected().expect("readable"),
-            Some("prod".to_owned())
-        );
+        assert_eq!(contexts.selected().expect("readable"), Some("prod".to_owned()));
         let settings = contexts.load("prod").expect("valid");
         assert_eq!(settings.servers, ServerUrl::list("tls://a:1,tls://b:2"));
         assert_eq!(settings.auth, Auth::CredsFile(home.path().join("my.creds")));
@@ -278,27 +244,15 @@ mod tests {
     fn an_unknown_context_names_those_that_exist() {
         let (_home, contexts) = contexts(&[("context/b.json", "{}"), ("context/a.json", "{")]);
         let error = contexts.load("prod").expect_err("unknown").to_string();
-        assert!(
-            error.contains("\"prod\"") && error.ends_with("there are a, b"),
-            "{error}"
-        );
-        assert!(matches!(
-            contexts.load("a"),
-            Err(ContextError::Parse { .. })
-        ));
-        assert!(matches!(
-            contexts.load("../b"),
-            Err(ContextError::Name { .. })
-        ));
+        assert!(error.contains("\"prod\"") && error.ends_with("there are a, b"), "{error}");
+        assert!(matches!(contexts.load("a"), Err(ContextError::Parse { .. })));
+        assert!(matches!(contexts.load("../b"), Err(ContextError::Name { .. })));
         assert_eq!(contexts.selected().expect("readable"), None);
     }
 
     #[test]
     fn a_way_in_that_we_lack_is_refused_and_not_ignored() {
         let (_home, contexts) = contexts(&[("context/x.json", r#"{"nsc":"nsc://o/a/u"}"#)]);
-        assert!(matches!(
-            contexts.load("x"),
-            Err(ContextError::Unsupported { field: "nsc", .. })
-        ));
+        assert!(matches!(contexts.load("x"), Err(ContextError::Unsupported { field: "nsc", .. })));
     }
 }

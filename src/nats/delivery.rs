@@ -109,5 +109,15 @@ pub(super) fn read(bus: &Bus, message: async_nats::Message) -> Option<Result<Del
     let payload = message.message.payload;
     let published = published.unwrap_or_default();
     let received = Timestamp::now();
-    Some(Ok(Delivery { id, lane, payload, queue_seq, delivered, pending, published, received, handle }))
+    Some(Ok(Delivery {
+        id,
+        lane,
+        payload,
+        queue_seq,
+        delivered,
+        pending,
+        published,
+        received,
+        handle,
+    }))
 }

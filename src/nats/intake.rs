@@ -193,8 +193,7 @@ impl Intake {
 
     fn on_status(&mut self, subject: &str, status: StatusCode) {
         let number = subject.rsplit('.').next().and_then(|text| text.parse::<u64>().ok());
-        let of_pull =
-            |lane: &&mut Lane| matches!(lane.pull, Pull::Waiting { number: n, .. } if Some(n) == number);
+        let of_pull = |lane: &&mut Lane| matches!(lane.pull, Pull::Waiting { number: n, .. } if Some(n) == number);
         let Some(lane) = self.lanes.values_mut().find(of_pull) else { return };
         match status {
             StatusCode::IDLE_HEARTBEAT => {
@@ -246,8 +245,8 @@ impl Intake {
                 Pull::Idle | Pull::Waiting { .. } | Pull::Paused { .. } => {}
             }
         }
-        let pulling =
-            rebuilt == 0 && !self.lanes.values().any(|lane| matches!(lane.pull, Pull::Paused { .. }));
+        let pulling = rebuilt == 0
+            && !self.lanes.values().any(|lane| matches!(lane.pull, Pull::Paused { .. }));
         self.health.send_if_modified(|health| {
             let new = PullHealth { pulling, rebuilt: health.rebuilt + rebuilt };
             std::mem::replace(health, new) != new

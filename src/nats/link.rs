@@ -37,15 +37,10 @@ pub enum LinkState {
 /// Makes the watch and the function that feeds it.
 pub(super) fn link() -> (LinkFeed, watch::Receiver<Link>) {
     let (sender, receiver) = watch::channel(Link {
-        state: LinkState::Down {
-            reason: "not connected yet".to_owned(),
-        },
+        state: LinkState::Down { reason: "not connected yet".to_owned() },
         reconnects: 0,
     });
-    let feed = LinkFeed {
-        sender,
-        first: std::sync::atomic::AtomicBool::new(true),
-    };
+    let feed = LinkFeed { sender, first: std::sync::atomic::AtomicBool::new(true) };
     (feed, receiver)
 }
 
@@ -70,17 +65,13 @@ impl LinkFeed {
                 self.explain(error.to_string());
             }
             Event::SlowConsumer(subscription) => {
-                tracing::warn!(
-                    subscription,
-                    "NATS subscription is slow; messages were dropped"
-                );
+                tracing::warn!(subscription, "NATS subscription is slow; messages were dropped");
             }
             Event::LameDuckMode => tracing::info!("NATS server is about to stop"),
             Event::Draining => tracing::debug!("NATS connection drains"),
             Event::Closed => {
                 metrics::nats_connected(false);
-                self.sender
-                    .send_modify(|link| link.state = LinkState::Closed);
+                self.sender.send_modify(|link| link.state = LinkState::Closed);
             }
         }
     }
@@ -102,8 +93,7 @@ impl LinkFeed {
 
     fn down(&self, reason: String) {
         metrics::nats_connected(false);
-        self.sender
-            .send_modify(|link| link.state = LinkState::Down { reason });
+        self.sender.send_modify(|link| link.state = LinkState::Down { reason });
     }
 
     /// Says why the connection is down; an error while it is up changes nothing.
@@ -157,20 +147,12 @@ mod tests {
     fn the_link_counts_reconnects_and_keeps_the_reason() {
         let (feed, link) = link();
         feed.take(&Event::Connected);
-        assert_eq!(
-            (link.borrow().state.clone(), link.borrow().reconnects),
-            (LinkState::Up, 0)
-        );
+        assert_eq!((link.borrow().state.clone(), link.borrow().reconnects), (LinkState::Up, 0));
         feed.take(&Event::Disconnected);
-        feed.take(&Event::ServerError(
-            async_nats::ServerError::AuthorizationViolation,
-        ));
+        feed.take(&Event::ServerError(async_nats::ServerError::AuthorizationViolation));
         let down = link.borrow().state.clone();
         assert!(matches!(down, LinkState::Down { reason } if reason.contains("authorization")));
         feed.take(&Event::Connected);
-        assert_eq!(
-            (link.borrow().state.clone(), link.borrow().reconnects),
-            (LinkState::Up, 1)
-        );
+        assert_eq!((link.borrow().state.clone(), link.borrow().reconnects), (LinkState::Up, 1));
     }
 }

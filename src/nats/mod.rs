@@ -3,7 +3,7 @@
 //!
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
-//! `status_log` keeps a task's chain, `publisher` stores output, `cancel` hears cancel requests as they
+//! `status_log` keeps a task's chain, `publisher` stores output, `slots` keeps who has a slot, `cancel` hears cancel requests as they
 //! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
 //! requests. `connect` opens a connection from `settings` or a `context` of the nats
 //! CLI; `link` says how it is, and `version` what the server must be.
@@ -20,17 +20,19 @@ pub mod presence;
 pub mod publisher;
 pub mod service;
 pub mod settings;
+pub mod slots;
 pub mod status_log;
 pub mod topology;
 pub mod version;
 
-pub use bus::{Bus, BusError, Headers, Incoming, Page, Stored, Subscription};
+pub use bus::{Bus, BusError, Cas, Headers, Incoming, Page, Stored, Subscription};
 pub use cancel::Cancels;
 pub use chores::{Chore, ChoreQueue, ChoreSource};
-pub use delivery::{AckHandle, Delivery, Stray};
 pub use connect::{ConnectError, Connected, connect};
+pub use delivery::{AckHandle, Delivery, Stray};
 pub use intake::{Intake, IntakeInputs, PullHealth, Pulled};
 pub use link::{Link, LinkState};
 pub use publisher::{Hold, OutputPublisher, StoredOutput, StoredStream};
 pub use settings::ConnectSettings;
+pub use slots::{SlotChanges, SlotEntry, Slots};
 pub use status_log::{Append, StatusEntry, StatusLog};

@@ -19,8 +19,10 @@ pub const PRESENCE_TTL: Duration = Duration::from_secs(15);
 pub async fn announce(bus: &Bus, presence: &WorkerPresence) -> Result<(), BusError> {
     let key = kv_key(&bus.subjects().workers_bucket(), presence.worker.as_str());
     let payload = serde_json::to_vec(presence).map_err(|e| BusError::Broken(e.to_string()))?;
-    let ttl = Headers::default()
-        .with(async_nats::header::NATS_MESSAGE_TTL.as_ref(), format!("{}s", PRESENCE_TTL.as_secs()));
+    let ttl = Headers::default().with(
+        async_nats::header::NATS_MESSAGE_TTL.as_ref(),
+        format!("{}s", PRESENCE_TTL.as_secs()),
+    );
     bus.publish(key, ttl, payload.into()).await.map(|_| ())
 }
 

@@ -55,10 +55,9 @@ impl ServerUrl {
         let (_, rest) = self.split_scheme();
         let (user, _) = rest.rsplit_once('@')?;
         Some(match user.split_once(':') {
-            Some((user, password)) => Auth::UserPassword {
-                user: decode(user),
-                password: Secret::new(decode(password)),
-            },
+            Some((user, password)) => {
+                Auth::UserPassword { user: decode(user), password: Secret::new(decode(password)) }
+            }
             None => Auth::Token(Secret::new(decode(user))),
         })
     }
@@ -189,14 +188,8 @@ mod tests {
             auth: Auth::Token(Secret::new("hunter2")),
             ..ConnectSettings::default()
         };
-        let shown = format!(
-            "{settings:?} {} {}",
-            settings.servers[0], settings.servers[1]
-        );
-        assert!(
-            !shown.contains("hunter2") && !shown.contains("s3cret"),
-            "{shown}"
-        );
+        let shown = format!("{settings:?} {} {}", settings.servers[0], settings.servers[1]);
+        assert!(!shown.contains("hunter2") && !shown.contains("s3cret"), "{shown}");
         assert!(shown.contains("nats://a:4222 b:1"), "{shown}");
     }
 
@@ -207,14 +200,8 @@ mod tests {
             user: user.to_owned(),
             password: Secret::new(password),
         };
-        assert_eq!(
-            auth("nats://me:a%40b%zz@host:4222"),
-            Some(user("me", "a@b%zz"))
-        );
-        assert_eq!(
-            auth("nats://tok@host"),
-            Some(Auth::Token(Secret::new("tok")))
-        );
+        assert_eq!(auth("nats://me:a%40b%zz@host:4222"), Some(user("me", "a@b%zz")));
+        assert_eq!(auth("nats://tok@host"), Some(Auth::Token(Secret::new("tok"))));
         assert_eq!(auth("host:4222"), None);
     }
 }

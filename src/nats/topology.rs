@@ -349,6 +349,7 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
             ..base.clone()
         },
         bucket(subjects.lanes_bucket(), storage),
+        bucket(subjects.slots_bucket(), storage),
         // Who is alive is true only while somebody says so: it need not survive a restart.
         bucket(subjects.workers_bucket(), StorageType::Memory),
     ]

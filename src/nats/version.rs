@@ -5,11 +5,7 @@ use std::str::FromStr;
 
 /// The oldest server that runlane works with: older ones ignore features that the protocol relies on,
 /// without an error.
-pub const OLDEST: ServerVersion = ServerVersion {
-    major: 2,
-    minor: 14,
-    patch: 0,
-};
+pub const OLDEST: ServerVersion = ServerVersion { major: 2, minor: 14, patch: 0 };
 
 /// A nats-server's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +35,7 @@ impl FromStr for ServerVersion {
             .map(|number| number.parse().map_err(|_| InvalidVersion))
             .collect::<Result<_, _>>()?;
         match numbers[..] {
-            [major, minor, patch] => Ok(Self {
-                major,
-                minor,
-                patch,
-            }),
+            [major, minor, patch] => Ok(Self { major, minor, patch }),
             _ => Err(InvalidVersion),
         }
     }
@@ -62,10 +54,7 @@ mod tests {
     #[test]
     fn versions_are_read_and_ordered() {
         let version = |text: &str| text.parse::<ServerVersion>();
-        assert_eq!(
-            version("v2.15.1").map(|v| v.to_string()),
-            Ok("2.15.1".to_owned())
-        );
+        assert_eq!(version("v2.15.1").map(|v| v.to_string()), Ok("2.15.1".to_owned()));
         assert_eq!(version("2.14.0-RC.3"), Ok(OLDEST));
         assert!(version("2.9.25").expect("valid") < OLDEST);
         assert!(version("2.100.0").expect("valid") > OLDEST);

@@ -112,10 +112,7 @@ struct StreamState {
 impl Chunker {
     /// Starts with two empty streams.
     pub fn new(settings: ChunkerSettings) -> Self {
-        let settings = ChunkerSettings {
-            chunk_max: settings.chunk_max.max(1),
-            ..settings
-        };
+        let settings = ChunkerSettings { chunk_max: settings.chunk_max.max(1), ..settings };
         Self {
             settings,
             streams: Default::default(),
@@ -141,10 +138,7 @@ impl Chunker {
     /// Releases what has waited long enough at `now`.
     pub fn tick(&mut self, now: Instant) {
         for stream in Stream::ALL {
-            if self.streams[index(stream)]
-                .due()
-                .is_some_and(|due| due <= now)
-            {
+            if self.streams[index(stream)].due().is_some_and(|due| due <= now) {
                 self.flush(stream, now);
             }
         }
@@ -231,12 +225,7 @@ impl Chunker {
         tally.chunks += 1;
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.ready.push_back(Chunk {
-            stream,
-            seq,
-            offset,
-            data,
-        });
+        self.ready.push_back(Chunk { stream, seq, offset, data });
     }
 }
 
@@ -254,10 +243,7 @@ impl StreamState {
         self.tail.drain(..overflow);
         self.tail.extend(data);
         let omitted = self.tally.bytes - head_len - self.tail.len() as u64;
-        self.tally.omitted = (omitted > 0).then_some(Omitted {
-            offset: head_len,
-            bytes: omitted,
-        });
+        self.tally.omitted = (omitted > 0).then_some(Omitted { offset: head_len, bytes: omitted });
     }
 }
 

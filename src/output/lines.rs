@@ -43,10 +43,8 @@ impl LineLog {
     /// Logs what the streams hold after their last newline.
     pub fn finish(mut self) {
         let (task, attempt) = (&self.task, self.attempt);
-        self.stdout
-            .finish(|line| log(task, attempt, Stream::Stdout, &line));
-        self.stderr
-            .finish(|line| log(task, attempt, Stream::Stderr, &line));
+        self.stdout.finish(|line| log(task, attempt, Stream::Stdout, &line));
+        self.stderr.finish(|line| log(task, attempt, Stream::Stderr, &line));
     }
 }
 
@@ -88,12 +86,7 @@ struct LineSplitter {
 
 impl LineSplitter {
     fn new(max: usize) -> Self {
-        Self {
-            max,
-            kept: Vec::new(),
-            omitted: 0,
-            last: 0,
-        }
+        Self { max, kept: Vec::new(), omitted: 0, last: 0 }
     }
 
     fn push(&mut self, data: &[u8], mut emit: impl FnMut(Line<'_>)) {
@@ -134,10 +127,7 @@ impl LineSplitter {
             self.omitted += (self.kept.len() - whole) as u64;
             self.kept.truncate(whole);
         }
-        emit(Line {
-            text: String::from_utf8_lossy(&self.kept),
-            omitted_bytes: self.omitted,
-        });
+        emit(Line { text: String::from_utf8_lossy(&self.kept), omitted_bytes: self.omitted });
         self.kept.clear();
         self.omitted = 0;
         self.last = 0;
@@ -166,9 +156,7 @@ mod tests {
         let mut splitter = LineSplitter::new(max);
         let mut lines = Vec::new();
         for part in parts {
-            splitter.push(part, |line| {
-                lines.push((line.text.into_owned(), line.omitted_bytes))
-            });
+            splitter.push(part, |line| lines.push((line.text.into_owned(), line.omitted_bytes)));
             assert!(splitter.kept.len() <= max);
         }
         splitter.finish(|line| lines.push((line.text.into_owned(), line.omitted_bytes)));
@@ -182,18 +170,12 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_and_its_neighbours_stay_whole() {
         let lines = split(4, &[b"ab\n123456", b"78", b"9\ncd\nef\n"]);
-        assert_eq!(
-            lines,
-            [line("ab", 0), line("1234", 5), line("cd", 0), line("ef", 0)]
-        );
+        assert_eq!(lines, [line("ab", 0), line("1234", 5), line("cd", 0), line("ef", 0)]);
     }
 
     #[test]
     fn line_ends_and_odd_bytes() {
-        assert_eq!(
-            split(9, &[b"a\r", b"\nb\r\n\r\n\n"]),
-            ["a", "b", "", ""].map(|t| line(t, 0))
-        );
+        assert_eq!(split(9, &[b"a\r", b"\nb\r\n\r\n\n"]), ["a", "b", "", ""].map(|t| line(t, 0)));
         assert_eq!(split(9, &[b"no newline"]), [line("no newlin", 1)]);
         assert_eq!(split(2, &[b"ab\r\n"]), [line("ab", 0)]);
         assert_eq!(split(9, &[b"a\xffb\n"]), [line("a\u{fffd}b", 0)]);
@@ -227,9 +209,8 @@ mod tests {
     fn log_of(json: bool) -> String {
         let written = Written::default();
         let writer = written.clone();
-        let builder = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone());
+        let builder =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
         let dispatch: tracing::Dispatch = if json {
             builder.json().flatten_event(true).finish().into()
         } else {
@@ -248,31 +229,17 @@ mod tests {
     #[test]
     fn events_carry_task_attempt_stream_and_what_was_cut() {
         let log = log_of(true);
-        let lines: Vec<serde_json::Value> = log
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"))
-            .collect();
+        let lines: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let field = |at: usize, name: &str| lines[at][name].clone();
         assert_eq!(lines.len(), 3, "{log}");
         for at in 0..3 {
             assert_eq!(field(at, "target"), "runlane::task");
-            assert_eq!(
-                (field(at, "task"), field(at, "attempt")),
-                ("build-42".into(), 3.into())
-            );
+            assert_eq!((field(at, "task"), field(at, "attempt")), ("build-42".into(), 3.into()));
         }
-        assert_eq!(
-            (field(0, "level"), field(0, "stream")),
-            ("INFO".into(), "stdout".into())
-        );
-        assert_eq!(
-            (field(1, "level"), field(1, "stream")),
-            ("WARN".into(), "stderr".into())
-        );
-        assert_eq!(
-            (field(1, "line"), field(1, "omitted_bytes")),
-            ("01234567".into(), 2.into())
-        );
+        assert_eq!((field(0, "level"), field(0, "stream")), ("INFO".into(), "stdout".into()));
+        assert_eq!((field(1, "level"), field(1, "stream")), ("WARN".into(), "stderr".into()));
+        assert_eq!((field(1, "line"), field(1, "omitted_bytes")), ("01234567".into(), 2.into()));
         assert_eq!(
             (field(2, "line"), field(2, "omitted_bytes")),
             ("last".into(), serde_json::Value::Null)

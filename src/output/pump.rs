@@ -146,10 +146,7 @@ struct Pipe<R> {
 
 impl<R: AsyncRead + Unpin> Pipe<R> {
     fn new(reader: R) -> Self {
-        Self {
-            reader,
-            buffer: vec![0; READ_BUFFER],
-        }
+        Self { reader, buffer: vec![0; READ_BUFFER] }
     }
 
     async fn read(&mut self) -> std::io::Result<usize> {
@@ -180,10 +177,7 @@ struct Exit {
 
 impl Exit {
     fn new(settings: PumpSettings) -> Self {
-        Self {
-            settings,
-            waited: Duration::ZERO,
-        }
+        Self { settings, waited: Duration::ZERO }
     }
 
     fn deadline(&self, now: Instant) -> Instant {
@@ -194,11 +188,8 @@ impl Exit {
 
 impl Pump {
     fn new(settings: PumpSettings, sink: mpsc::Sender<Chunk>, lines: Option<LineLog>) -> Self {
-        let progress = || Progress {
-            open: true,
-            bytes_after_exit: 0,
-            report: PumpedStream::default(),
-        };
+        let progress =
+            || Progress { open: true, bytes_after_exit: 0, report: PumpedStream::default() };
         Self {
             chunker: Chunker::new(settings.chunks),
             sink: Some(sink),
@@ -285,10 +276,7 @@ impl Pump {
         }
         self.stdout.report.tally = self.chunker.tally(Stream::Stdout);
         self.stderr.report.tally = self.chunker.tally(Stream::Stderr);
-        PumpTotals {
-            stdout: self.stdout.report,
-            stderr: self.stderr.report,
-        }
+        PumpTotals { stdout: self.stdout.report, stderr: self.stderr.report }
     }
 }
 

@@ -78,35 +78,21 @@ pub fn claim<'a>(situation: &Situation<'a>) -> Claim<'a> {
         }
         StatusEvent::Started(started) => {
             let losses = started.worker_losses.saturating_add(1);
-            lost(
-                situation.policy,
-                seq,
-                started.attempt,
-                started.failures,
-                losses,
-            )
+            lost(situation.policy, seq, started.attempt, started.failures, losses)
         }
         StatusEvent::Retrying(retrying) => {
             // Only a run ends in `retrying`, so it has an attempt; without one it counts as none.
             let attempt = retrying.ended.attempt.map_or(Attempt::FIRST, Attempt::next);
             start(seq, attempt, retrying.failures, retrying.worker_losses)
         }
-        StatusEvent::Requeued(requeued) => start(
-            seq,
-            requeued.attempt.next(),
-            requeued.failures,
-            requeued.worker_losses,
-        ),
+        StatusEvent::Requeued(requeued) => {
+            start(seq, requeued.attempt.next(), requeued.failures, requeued.worker_losses)
+        }
     }
 }
 
 fn start<'a>(expected_seq: u64, attempt: Attempt, failures: u32, worker_losses: u32) -> Claim<'a> {
-    Claim::Start {
-        attempt,
-        expected_seq,
-        failures,
-        worker_losses,
-    }
+    Claim::Start { attempt, expected_seq, failures, worker_losses }
 }
 
 fn lost<'a>(
@@ -123,11 +109,7 @@ fn lost<'a>(
     if again {
         start(expected_seq, attempt.next(), failures, worker_losses)
     } else {
-        Claim::EndAsLost {
-            expected_seq,
-            attempt,
-            worker_losses,
-        }
+        Claim::EndAsLost { expected_seq, attempt, worker_losses }
     }
 }
 

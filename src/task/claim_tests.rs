@@ -6,18 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::{Finished, Outcome, Phase, Requeued, Retrying, Started, StopReason, TaskId};
 
-const POLICY: LossPolicy = LossPolicy {
-    max_worker_losses: 1,
-    on_worker_lost: OnWorkerLost::Rerun,
-};
+const POLICY: LossPolicy = LossPolicy { max_worker_losses: 1, on_worker_lost: OnWorkerLost::Rerun };
 
 fn outcome(attempt: u32) -> Outcome {
     let id: TaskId = "t".parse().expect("an id");
     let ended = Outcome::without_run(id, Phase::Failed, Timestamp::UNIX_EPOCH);
-    Outcome {
-        attempt: Some(Attempt(attempt)),
-        ..ended
-    }
+    Outcome { attempt: Some(Attempt(attempt)), ..ended }
 }
 
 fn started(attempt: u32, queue_seq: u64, failures: u32, worker_losses: u32) -> StatusEvent {
@@ -60,29 +54,16 @@ fn requeued(attempt: u32, queue_seq: u64, failures: u32, worker_losses: u32) -> 
 }
 
 fn finished(attempt: u32) -> StatusEvent {
-    StatusEvent::Finished(Finished {
-        outcome: outcome(attempt),
-        token: "x".to_owned(),
-    })
+    StatusEvent::Finished(Finished { outcome: outcome(attempt), token: "x".to_owned() })
 }
 
 fn decide<'a>(last: &'a StatusEvent, running: Option<&'a str>, policy: LossPolicy) -> Claim<'a> {
-    claim(&Situation {
-        last: Some((9, last)),
-        queue_seq: 5,
-        running,
-        policy,
-    })
+    claim(&Situation { last: Some((9, last)), queue_seq: 5, running, policy })
 }
 
 #[test]
 fn a_task_without_a_record_starts_its_first_attempt() {
-    let situation = Situation {
-        last: None,
-        queue_seq: 5,
-        running: None,
-        policy: POLICY,
-    };
+    let situation = Situation { last: None, queue_seq: 5, running: None, policy: POLICY };
     assert_eq!(claim(&situation), start(0, Attempt(1), 0, 0));
 }
 
@@ -97,48 +78,26 @@ fn what_a_worker_may_do_is_a_table() {
         (started(2, 6, 1, 0), None, Claim::Duplicate),
         (started(2, 6, 1, 0), mine, Claim::Duplicate),
         (started(2, 5, 1, 0), mine, Claim::Adopt),
-        (
-            started(2, 5, 1, 0),
-            Some("token-1"),
-            start(9, Attempt(3), 1, 1),
-        ),
+        (started(2, 5, 1, 0), Some("token-1"), start(9, Attempt(3), 1, 1)),
         (started(2, 5, 1, 0), None, start(9, Attempt(3), 1, 1)),
         (
             started(2, 5, 1, 1),
             None,
-            Claim::EndAsLost {
-                expected_seq: 9,
-                attempt: Attempt(2),
-                worker_losses: 2,
-            },
+            Claim::EndAsLost { expected_seq: 9, attempt: Attempt(2), worker_losses: 2 },
         ),
     ] {
-        assert_eq!(
-            decide(&last, running, POLICY),
-            wanted,
-            "{last:?} {running:?}"
-        );
+        assert_eq!(decide(&last, running, POLICY), wanted, "{last:?} {running:?}");
     }
 }
 
 #[test]
 fn a_task_that_must_not_run_twice_ends_with_its_worker() {
-    let once = LossPolicy {
-        max_worker_losses: 9,
-        on_worker_lost: OnWorkerLost::Fail,
-    };
+    let once = LossPolicy { max_worker_losses: 9, on_worker_lost: OnWorkerLost::Fail };
     let last = started(1, 5, 0, 0);
-    let lost = Claim::EndAsLost {
-        expected_seq: 9,
-        attempt: Attempt(1),
-        worker_losses: 1,
-    };
+    let lost = Claim::EndAsLost { expected_seq: 9, attempt: Attempt(1), worker_losses: 1 };
     assert_eq!(decide(&last, None, once), lost);
     // It was given back properly, so it did not run to an unknown point: it may run.
-    assert_eq!(
-        decide(&requeued(1, 5, 0, 0), None, once),
-        start(9, Attempt(2), 0, 0)
-    );
+    assert_eq!(decide(&requeued(1, 5, 0, 0), None, once), start(9, Attempt(2), 0, 0));
 }
 
 #[test]
@@ -146,10 +105,7 @@ fn a_finished_task_has_its_outcome_whoever_asks() {
     let last = finished(3);
     let wanted = outcome(3);
     assert_eq!(decide(&last, None, POLICY), Claim::AlreadyFinished(&wanted));
-    assert_eq!(
-        decide(&last, Some("token-3"), POLICY),
-        Claim::AlreadyFinished(&wanted)
-    );
+    assert_eq!(decide(&last, Some("token-3"), POLICY), Claim::AlreadyFinished(&wanted));
 }
 
 /// What happens to the task between two deliveries of its message.

@@ -45,6 +45,7 @@ const OPERATORS: &[(&str, Operator)] = &[
 pub(super) const FIELDS: &[&str] = &[
     "id",
     "slot",
+    "slotLimit",
     "kind",
     "timeout",
     "delay",
@@ -86,23 +87,19 @@ pub(super) fn read(bytes: &[u8], problems: &mut Problems) -> Option<Value> {
         return json::read(bytes, problems);
     }
     let found = bytes.len();
-    problems.add(
-        "$",
-        format!("has {found} bytes; the limit of a spec is {MAX_SPEC_BYTES}"),
-    );
+    problems.add("$", format!("has {found} bytes; the limit of a spec is {MAX_SPEC_BYTES}"));
     None
 }
 
 /// Decodes as much as possible; it is a spec only if no problem was found.
 pub(super) fn draft(value: &Value, problems: &mut Problems) -> Option<TaskSpec> {
     let spec = Object::read(value, &Path::Root, FIELDS, problems)?;
-    let kind = spec
-        .required("kind", problems, task_kind)
-        .unwrap_or_else(stand_in);
+    let kind = spec.required("kind", problems, task_kind).unwrap_or_else(stand_in);
     let default = TaskSpec::new(stand_in());
     Some(TaskSpec {
         id: spec.optional("id", problems, task_id),
         slot: spec.optional("slot", problems, string),
+        slot_limit: spec.or("slotLimit", default.slot_limit, problems, small),
         kind,
         timeout: spec.optional("timeout", problems, whole),
         delay: spec.optional("delay", problems, whole),
@@ -115,24 +112,9 @@ pub(super) fn draft(value: &Value, problems: &mut Problems) -> Option<TaskSpec> 
         max_retries: spec.or("maxRetries", default.max_retries, problems, small),
         backoff: spec.or("backoff", default.backoff, problems, backoff),
         no_retry_exit_codes: spec.or("noRetryExitCodes", Vec::new(), problems, list(signed)),
-        max_worker_losses: spec.or(
-            "maxWorkerLosses",
-            default.max_worker_losses,
-            problems,
-            small,
-        ),
-        on_worker_lost: spec.or(
-            "onWorkerLost",
-            OnWorkerLost::default(),
-            problems,
-            choice(LOSSES),
-        ),
-        admission: spec.or(
-            "admission",
-            Admission::default(),
-            problems,
-            choice(ADMISSIONS),
-        ),
+        max_worker_losses: spec.or("maxWorkerLosses", default.max_worker_losses, problems, small),
+        on_worker_lost: spec.or("onWorkerLost", OnWorkerLost::default(), problems, choice(LOSSES)),
+        admission: spec.or("admission", Admission::default(), problems, choice(ADMISSIONS)),
         runner_selector: spec.optional("runnerSelector", problems, selector),
         labels: spec.or("labels", default.labels, problems, string_map),
         output: spec.optional("output", problems, output),
@@ -146,23 +128,21 @@ fn stand_in() -> TaskKind {
 }
 
 fn stand_in_mode() -> SubprocessMode {
-    SubprocessMode::Command(CommandMode {
-        command: "-".to_owned(),
-        args: Vec::new(),
-    })
+    SubprocessMode::Command(CommandMode { command: "-".to_owned(), args: Vec::new() })
 }
 
 fn task_id(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<TaskId> {
     let id = string(value, path, problems)?.parse();
-    id.map_err(|error: crate::wire::InvalidId| problems.add(path, error.to_string()))
-        .ok()
+    id.map_err(|error: crate::wire::InvalidId| problems.add(path, error.to_string())).ok()
 }
 
 fn timestamp(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Timestamp> {
     let text = string(value, path, problems)?;
     let parsed = text.parse();
     parsed
-        .map_err(|_| problems.add(path, "is not a time as in RFC 3339, such as 2030-01-31T12:00:00Z"))
+        .map_err(|_| {
+            problems.add(path, "is not a time as in RFC 3339, such as 2030-01-31T12:00:00Z")
+        })
         .ok()
 }
 
@@ -188,9 +168,7 @@ fn subprocess(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option
     let known = ["mode", "env", "cwd", "failOnNonZero"];
     let spec = Object::read(value, path, &known, problems)?;
     Some(SubprocessSpec {
-        mode: spec
-            .required("mode", problems, mode)
-            .unwrap_or_else(stand_in_mode),
+        mode: spec.required("mode", problems, mode).unwrap_or_else(stand_in_mode),
         env: spec.or("env", Vec::new(), problems, env),
         cwd: spec.optional("cwd", problems, string),
         fail_on_non_zero: spec.or("failOnNonZero", true, problems, boolean),
@@ -209,9 +187,7 @@ fn mode(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Subpr
 fn command(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<CommandMode> {
     let mode = Object::read(value, path, &["command", "args"], problems)?;
     Some(CommandMode {
-        command: mode
-            .required("command", problems, string)
-            .unwrap_or_default(),
+        command: mode.required("command", problems, string).unwrap_or_default(),
         args: mode.or("args", Vec::new(), problems, strings),
     })
 }
@@ -219,9 +195,7 @@ fn command(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Co
 fn script(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<ScriptMode> {
     let mode = Object::read(value, path, &["runtime", "body", "args"], problems)?;
     Some(ScriptMode {
-        runtime: mode
-            .required("runtime", problems, runtime)
-            .unwrap_or(Runtime::Bash),
+        runtime: mode.required("runtime", problems, runtime).unwrap_or(Runtime::Bash),
         body: mode.required("body", problems, string).unwrap_or_default(),
         args: mode.or("args", Vec::new(), problems, strings),
     })
@@ -244,12 +218,8 @@ fn runtime(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Ru
     let place = path.field(name);
     let custom = Object::read(inner, &place, &["command", "flag"], problems)?;
     Some(Runtime::Custom {
-        command: custom
-            .required("command", problems, string)
-            .unwrap_or_default(),
-        flag: custom
-            .required("flag", problems, string)
-            .unwrap_or_default(),
+        command: custom.required("command", problems, string).unwrap_or_default(),
+        flag: custom.required("flag", problems, string).unwrap_or_default(),
     })
 }
 
@@ -262,10 +232,7 @@ fn env(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Vec<En
         let place = path.index(at);
         let var = Object::read(value, &place, &["key", "value"], problems);
         let mut field = |name| var.as_ref()?.required(name, problems, string);
-        EnvVar {
-            key: field("key").unwrap_or_default(),
-            value: field("value").unwrap_or_default(),
-        }
+        EnvVar { key: field("key").unwrap_or_default(), value: field("value").unwrap_or_default() }
     };
     Some(items.iter().enumerate().map(item).collect())
 }
@@ -284,9 +251,7 @@ fn container(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<
 fn wasm(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<WasmSpec> {
     let spec = Object::read(value, path, &["module", "args", "env"], problems)?;
     Some(WasmSpec {
-        module: spec
-            .required("module", problems, string)
-            .unwrap_or_default(),
+        module: spec.required("module", problems, string).unwrap_or_default(),
         args: spec.or("args", Vec::new(), problems, strings),
         env: spec.or("env", Vec::new(), problems, env),
     })
@@ -299,11 +264,8 @@ fn restart(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<Re
         OnFailure,
         Always,
     }
-    const TYPES: &[(&str, Type)] = &[
-        ("never", Type::Never),
-        ("onFailure", Type::OnFailure),
-        ("always", Type::Always),
-    ];
+    const TYPES: &[(&str, Type)] =
+        &[("never", Type::Never), ("onFailure", Type::OnFailure), ("always", Type::Always)];
     let policy = Object::read(value, path, &["type", "intervalMs"], problems)?;
     let interval_ms = policy.optional("intervalMs", problems, whole);
     let kind = policy.required("type", problems, choice(TYPES))?;
@@ -346,15 +308,10 @@ fn selector(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<S
 
 fn requirement(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Requirement {
     let spec = Object::read(value, path, &["key", "operator", "values"], problems);
-    let key = spec
-        .as_ref()
-        .and_then(|spec| spec.required("key", problems, string));
-    let operator = spec
-        .as_ref()
-        .and_then(|spec| spec.required("operator", problems, choice(OPERATORS)));
-    let values = spec
-        .as_ref()
-        .map(|spec| spec.or("values", Vec::new(), problems, strings));
+    let key = spec.as_ref().and_then(|spec| spec.required("key", problems, string));
+    let operator =
+        spec.as_ref().and_then(|spec| spec.required("operator", problems, choice(OPERATORS)));
+    let values = spec.as_ref().map(|spec| spec.or("values", Vec::new(), problems, strings));
     // Without an operator nobody can say how many values there should be.
     let values = values.filter(|_| operator.is_some());
     Requirement {
@@ -366,7 +323,5 @@ fn requirement(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Requi
 
 fn output(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<OutputSpec> {
     let spec = Object::read(value, path, &["maxBytes"], problems)?;
-    Some(OutputSpec {
-        max_bytes: spec.optional("maxBytes", problems, whole),
-    })
+    Some(OutputSpec { max_bytes: spec.optional("maxBytes", problems, whole) })
 }

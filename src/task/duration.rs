@@ -3,13 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// A text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,9 +20,7 @@ pub struct InvalidDuration {
 /// Any other text, and durations of more than `u64::MAX` milliseconds.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     let millis = if text == "0" { Some(0) } else { millis(text) };
-    let invalid = || InvalidDuration {
-        text: text.chars().take(64).collect(),
-    };
+    let invalid = || InvalidDuration { text: text.chars().take(64).collect() };
     millis.map(Duration::from_millis).ok_or_else(invalid)
 }
 
@@ -38,9 +31,7 @@ fn millis(text: &str) -> Option<u64> {
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let (number, tail) = rest.split_at(digits);
-        let unit = &tail[..tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len())];
+        let unit = &tail[..tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len())];
         // `find` goes on where the last unit was found, so units can only become smaller.
         let (_, factor) = units.find(|(name, _)| *name == unit)?;
         let part = number.parse::<u64>().ok()?.checked_mul(*factor)?;
@@ -72,11 +63,7 @@ impl fmt::Display for Human {
                 write!(f, "{count}{unit}")?;
             }
         }
-        if rest > 0 {
-            write!(f, "{rest}ms")
-        } else {
-            Ok(())
-        }
+        if rest > 0 { write!(f, "{rest}ms") } else { Ok(()) }
     }
 }
 
@@ -98,11 +85,7 @@ mod tests {
             ("7d", 604_800_000),
             ("1d2h3m4s5ms", 93_784_005),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 

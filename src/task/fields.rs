@@ -74,28 +74,20 @@ pub(super) fn map<'v>(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<&'v Map<String, Value>> {
-    value
-        .as_object()
-        .or_else(|| wrong(value, path, "an object", problems))
+    value.as_object().or_else(|| wrong(value, path, "an object", problems))
 }
 
 pub(super) fn string(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<String> {
-    let text = value
-        .as_str()
-        .or_else(|| wrong(value, path, "a string", problems));
+    let text = value.as_str().or_else(|| wrong(value, path, "a string", problems));
     text.map(str::to_owned)
 }
 
 pub(super) fn boolean(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<bool> {
-    value
-        .as_bool()
-        .or_else(|| wrong(value, path, "true or false", problems))
+    value.as_bool().or_else(|| wrong(value, path, "true or false", problems))
 }
 
 pub(super) fn whole(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<u64> {
-    value
-        .as_u64()
-        .or_else(|| wrong(value, path, "a whole number from 0", problems))
+    value.as_u64().or_else(|| wrong(value, path, "a whole number from 0", problems))
 }
 
 pub(super) fn small(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<u32> {
@@ -109,9 +101,7 @@ pub(super) fn signed(value: &Value, path: &Path<'_>, problems: &mut Problems) ->
 }
 
 pub(super) fn float(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<f64> {
-    value
-        .as_f64()
-        .or_else(|| wrong(value, path, "a number", problems))
+    value.as_f64().or_else(|| wrong(value, path, "a number", problems))
 }
 
 /// Reads a list; an element that can't be read becomes a default, so that places stay right.
@@ -152,9 +142,7 @@ pub(super) fn choice<T: Copy>(
     names: &'static [(&'static str, T)],
 ) -> impl FnOnce(&Value, &Path<'_>, &mut Problems) -> Option<T> {
     move |value, path, problems| {
-        let text = value
-            .as_str()
-            .or_else(|| wrong(value, path, "a string", problems))?;
+        let text = value.as_str().or_else(|| wrong(value, path, "a string", problems))?;
         if let Some((_, choice)) = names.iter().find(|(name, _)| *name == text) {
             return Some(*choice);
         }
@@ -175,10 +163,7 @@ pub(super) fn variant<'v>(
     let one_of = known.join("`, `");
     if fields.len() != 1 {
         let found = fields.len();
-        problems.add(
-            path,
-            format!("has {found} fields; use exactly one of `{one_of}`"),
-        );
+        problems.add(path, format!("has {found} fields; use exactly one of `{one_of}`"));
         return None;
     }
     let (name, inner) = fields.iter().next().expect("has exactly one field");
@@ -217,21 +202,14 @@ fn found(value: &Value) -> String {
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(near) => format!("unknown {what} {}; did you mean `{near}`?", quoted(name)),
-        None => format!(
-            "unknown {what} {}; known: `{}`",
-            quoted(name),
-            known.join("`, `")
-        ),
+        None => format!("unknown {what} {}; known: `{}`", quoted(name), known.join("`, `")),
     }
 }
 
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
     let name = plain(name);
-    let near = known
-        .iter()
-        .map(|known| (distance(&name, &plain(known)), *known))
-        .min()?;
+    let near = known.iter().map(|known| (distance(&name, &plain(known)), *known)).min()?;
     let allowed = (name.len() / 3).clamp(1, 2);
     (near.0 <= allowed).then_some(near.1)
 }
@@ -276,12 +254,8 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, n) in [
-            ("", "", 0),
-            ("abc", "abc", 0),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-        ] {
+        for (a, b, n) in [("", "", 0), ("abc", "abc", 0), ("abc", "", 3), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(a, b), n, "{a} {b}");
         }
     }

@@ -13,29 +13,18 @@ use super::problems::Problems;
 /// Reads one JSON document; `None` if it isn't JSON.
 pub(super) fn read(bytes: &[u8], problems: &mut Problems) -> Option<Value> {
     let found = RefCell::new(std::mem::take(problems));
-    let node = Node {
-        path: Path::Root,
-        problems: &found,
-    };
+    let node = Node { path: Path::Root, problems: &found };
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = node
-        .deserialize(&mut json)
-        .and_then(|value| json.end().map(|()| value));
+    let value = node.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
     *problems = found.into_inner();
-    value
-        .map_err(|error| problems.add("$", not_json(&error)))
-        .ok()
+    value.map_err(|error| problems.add("$", not_json(&error))).ok()
 }
 
 // serde_json's message ends with the place, in its own words.
 fn not_json(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
-    format!(
-        "is not JSON: {what} (line {}, column {})",
-        error.line(),
-        error.column()
-    )
+    format!("is not JSON: {what} (line {}, column {})", error.line(), error.column())
 }
 
 #[derive(Clone, Copy)]
@@ -76,9 +65,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -92,10 +79,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let node = Node {
-                path: self.path.index(list.len()),
-                problems: self.problems,
-            };
+            let node = Node { path: self.path.index(list.len()), problems: self.problems };
             match seq.next_element_seed(node)? {
                 Some(value) => list.push(value),
                 None => return Ok(Value::Array(list)),
@@ -106,16 +90,11 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let node = Node {
-                path: self.path.field(&key),
-                problems: self.problems,
-            };
+            let node = Node { path: self.path.field(&key), problems: self.problems };
             let value = map.next_value_seed(node)?;
             if object.contains_key(&key) {
                 let message = "stands twice in its object; keep one";
-                self.problems
-                    .borrow_mut()
-                    .add(self.path.field(&key), message);
+                self.problems.borrow_mut().add(self.path.field(&key), message);
             }
             object.insert(key, value);
         }
@@ -138,11 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_read_is_what_serde_json_reads() {
-        for text in [
-            "null",
-            "[1,-2,0.5,\"é\\n\",true,{\"a\":{\"b\":[]}}]",
-            " {} ",
-        ] {
+        for text in ["null", "[1,-2,0.5,\"é\\n\",true,{\"a\":{\"b\":[]}}]", " {} "] {
             let read = read(text.as_bytes(), &mut Problems::default());
             assert_eq!(read, serde_json::from_str(text).ok(), "{text}");
         }

@@ -10,10 +10,7 @@ const LEN: usize = 10;
 impl LaneRecord {
     /// The record of the tasks that ask for `selector`, in canonical form.
     pub fn new(kind: Kind, selector: &Selector) -> Self {
-        Self {
-            kind,
-            selector: selector.canonical(),
-        }
+        Self { kind, selector: selector.canonical() }
     }
 
     /// Returns the lane's id.
@@ -42,20 +39,14 @@ impl LaneRecord {
         }
         let json = serde_json::to_vec(&record).expect("a record has only string keys");
         let id = base32(&Sha256::digest(json));
-        id[..LEN]
-            .parse()
-            .expect("base32 has only letters and digits")
+        id[..LEN].parse().expect("base32 has only letters and digits")
     }
 }
 
 fn base32(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let quintet = |at: usize| {
-        let bit = |n: usize| {
-            bytes
-                .get(n / 8)
-                .is_some_and(|byte| byte >> (7 - n % 8) & 1 == 1)
-        };
+        let bit = |n: usize| bytes.get(n / 8).is_some_and(|byte| byte >> (7 - n % 8) & 1 == 1);
         (at..at + 5).fold(0, |value, n| value << 1 | usize::from(bit(n)))
     };
     let starts = (0..bytes.len() * 8).step_by(5);
@@ -75,12 +66,7 @@ mod tests {
 
     #[test]
     fn base32_is_that_of_the_rfc() {
-        for (text, code) in [
-            ("", ""),
-            ("f", "my"),
-            ("fo", "mzxq"),
-            ("foobar", "mzxw6ytboi"),
-        ] {
+        for (text, code) in [("", ""), ("f", "my"), ("fo", "mzxq"), ("foobar", "mzxw6ytboi")] {
             assert_eq!(base32(text.as_bytes()), code);
         }
     }
@@ -94,11 +80,7 @@ mod tests {
             (Kind::Wasm, "", "bagdacxkos"),
             (Kind::Subprocess, "os=linux", "aue77d67pi"),
             (Kind::Subprocess, "os=linux,gpu in (a,b)", "4s3yjlhuq4"),
-            (
-                Kind::Subprocess,
-                "!spot,gpu,tier notin (dev,test),zone!=eu",
-                "ddk3vu3h5w",
-            ),
+            (Kind::Subprocess, "!spot,gpu,tier notin (dev,test),zone!=eu", "ddk3vu3h5w"),
             (Kind::Subprocess, r#"team="a \"b\" \\ é""#, "l3ytjze4w4"),
             (Kind::Subprocess, "a=1,a=2", "la7wd3xwm6"),
         ] {
@@ -109,18 +91,11 @@ mod tests {
     #[test]
     fn the_same_wish_is_the_same_lane() {
         for (a, b) in [
-            (
-                "os=linux,gpu in (a,b)",
-                "gpu in (b,a,b),os in (linux),os=linux",
-            ),
+            ("os=linux,gpu in (a,b)", "gpu in (b,a,b),os in (linux),os=linux"),
             ("a,!b", "!b,a,a"),
             ("a=2,a=1", "a=1,a in (2)"),
         ] {
-            assert_eq!(
-                id(Kind::Subprocess, a),
-                id(Kind::Subprocess, b),
-                "{a} | {b}"
-            );
+            assert_eq!(id(Kind::Subprocess, a), id(Kind::Subprocess, b), "{a} | {b}");
         }
         assert_ne!(id(Kind::Subprocess, "a=1"), id(Kind::Container, "a=1"));
     }

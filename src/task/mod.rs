@@ -3,6 +3,7 @@
 //! In the order a message meets them: `decode` and `validate` → `lane` → `route` → `plan` → `admit`;
 //! after the run, `retry`; and `claim` decides what a worker may do with a task given its status chain.
 
+pub mod admit;
 mod claim;
 mod decode;
 mod duration;

@@ -178,9 +178,7 @@ pub fn plan(
     let process = match &task.work {
         Work::Process(process) => process,
         Work::Container(_) | Work::Wasm(_) => {
-            return Err(PlanError::NotAProcess {
-                kind: task.work.kind(),
-            });
+            return Err(PlanError::NotAProcess { kind: task.work.kind() });
         }
     };
     let cwd = process.cwd.as_ref().or(runner.cwd.as_ref());
@@ -193,25 +191,16 @@ pub fn plan(
         timeout: task.timeout.into_iter().chain(runner.max_timeout).min(),
         stop_signal: runner.stop_signal,
         grace: task.grace.unwrap_or(runner.grace),
-        output: OutputLimits {
-            max_bytes: wanted.min(runner.max_output_bytes),
-        },
+        output: OutputLimits { max_bytes: wanted.min(runner.max_output_bytes) },
     })
 }
 
 fn program(mode: &ProcessMode, interpreters: &Interpreters) -> Program {
     let (runtime, body, args) = match mode {
         ProcessMode::Command { command, args } => {
-            return Program::Command {
-                command: command.clone(),
-                args: args.clone(),
-            };
+            return Program::Command { command: command.clone(), args: args.clone() };
         }
-        ProcessMode::Script {
-            runtime,
-            body,
-            args,
-        } => (runtime, body.clone(), args.clone()),
+        ProcessMode::Script { runtime, body, args } => (runtime, body.clone(), args.clone()),
     };
     let interpreter = match runtime {
         Runtime::Bash => &interpreters.bash,
@@ -219,19 +208,10 @@ fn program(mode: &ProcessMode, interpreters: &Interpreters) -> Program {
         Runtime::Node => &interpreters.node,
         Runtime::Custom { command, flag } => {
             let (command, flag) = (command.clone(), flag.clone());
-            return Program::ScriptArgument {
-                command,
-                flag,
-                body,
-                args,
-            };
+            return Program::ScriptArgument { command, flag, body, args };
         }
     };
-    Program::ScriptFile {
-        interpreter: vec![interpreter.clone()],
-        body,
-        args,
-    }
+    Program::ScriptFile { interpreter: vec![interpreter.clone()], body, args }
 }
 
 fn environment(

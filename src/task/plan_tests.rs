@@ -27,10 +27,7 @@ fn runner() -> RunnerPolicy {
         grace: Duration::from_secs(5),
         stop_signal: 15,
         max_output_bytes: 100,
-        interpreters: Interpreters {
-            python: "/opt/py".to_owned(),
-            ..Interpreters::default()
-        },
+        interpreters: Interpreters { python: "/opt/py".to_owned(), ..Interpreters::default() },
     }
 }
 
@@ -49,10 +46,7 @@ fn made(spec: &Value, runner: &RunnerPolicy) -> LaunchPlan {
 }
 
 fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 #[test]
@@ -82,16 +76,9 @@ fn of_two_limits_the_smaller_one_counts() {
         (Some(9), Some(5), Some(5)),
     ] {
         let spec = task.map_or(json!({}), |millis: u64| json!({ "timeout": millis }));
-        let runner = RunnerPolicy {
-            max_timeout: max.map(Duration::from_millis),
-            ..runner()
-        };
+        let runner = RunnerPolicy { max_timeout: max.map(Duration::from_millis), ..runner() };
         let timeout = made(&command(&spec), &runner).timeout;
-        assert_eq!(
-            timeout,
-            wanted.map(Duration::from_millis),
-            "{task:?} {max:?}"
-        );
+        assert_eq!(timeout, wanted.map(Duration::from_millis), "{task:?} {max:?}");
     }
     for (task, wanted) in [(50, 50), (500, 100)] {
         let spec = command(&json!({"output": {"maxBytes": task}}));
@@ -108,12 +95,7 @@ fn the_runners_value_beats_the_tasks_which_beats_an_inherited_one() {
         {"key": "PATH", "value": "/task"},
     ]);
     let runner = RunnerPolicy {
-        inherited: vars(&[
-            ("A", "worker"),
-            ("B", "worker"),
-            ("C", "worker"),
-            ("PATH", "/w"),
-        ]),
+        inherited: vars(&[("A", "worker"), ("B", "worker"), ("C", "worker"), ("PATH", "/w")]),
         env: vars(&[("B", "runner"), ("RUNLANE_LANE", "forged")]),
         cwd: Some("/runner".into()),
         ..runner()
@@ -129,14 +111,8 @@ fn the_runners_value_beats_the_tasks_which_beats_an_inherited_one() {
     ] {
         assert_eq!(env[name], value, "{name}");
     }
-    assert_eq!(
-        (plan.cwd, plan.grace),
-        (PathBuf::from("/task"), Duration::ZERO)
-    );
-    assert_eq!(
-        made(&command(&json!({})), &runner).cwd,
-        PathBuf::from("/runner")
-    );
+    assert_eq!((plan.cwd, plan.grace), (PathBuf::from("/task"), Duration::ZERO));
+    assert_eq!(made(&command(&json!({})), &runner).cwd, PathBuf::from("/runner"));
 }
 
 #[test]
@@ -159,18 +135,12 @@ fn each_runtime_has_its_interpreter() {
         body: "hi".to_owned(),
         args: vec!["a".to_owned()],
     };
-    assert_eq!(
-        script(json!({"custom": {"command": "perl", "flag": "-e"}})),
-        argument
-    );
+    assert_eq!(script(json!({"custom": {"command": "perl", "flag": "-e"}})), argument);
 }
 
 #[test]
 fn only_a_process_has_a_launch_plan() {
     let container = task(&json!({"kind": {"container": {"image": "x"}}}));
     let error = plan(&container, &runner(), &identity()).expect_err("no process");
-    assert_eq!(
-        error.to_string(),
-        "a container task can't be launched as a process"
-    );
+    assert_eq!(error.to_string(), "a container task can't be launched as a process");
 }

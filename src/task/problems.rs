@@ -32,10 +32,7 @@ impl Problems {
     pub(super) fn follow(&mut self, later: Self) {
         let known = self.listed.len();
         for problem in later.listed {
-            if !self.listed[..known]
-                .iter()
-                .any(|p| covers(&p.path, &problem.path))
-            {
+            if !self.listed[..known].iter().any(|p| covers(&p.path, &problem.path)) {
                 self.add(problem.path, problem.message);
             }
         }
@@ -69,9 +66,7 @@ impl Problems {
 
 /// Whether `place` is `known` or inside it.
 fn covers(known: &str, place: &str) -> bool {
-    place
-        .strip_prefix(known)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    place.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 #[cfg(test)]

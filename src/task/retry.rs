@@ -69,11 +69,7 @@ impl AttemptEnd {
             Work::Process(process) => process.fail_on_non_zero,
             Work::Container(_) | Work::Wasm(_) => true,
         };
-        if fails && code != 0 {
-            Self::ExitCode(code)
-        } else {
-            Self::Succeeded
-        }
+        if fails && code != 0 { Self::ExitCode(code) } else { Self::Succeeded }
     }
 }
 
@@ -125,10 +121,9 @@ pub fn after_attempt(policy: &RetryPolicy, end: AttemptEnd, history: History, ra
 fn after_success(restart: Restart) -> Next {
     match restart {
         Restart::Never | Restart::OnFailure => Next::Finish(Phase::Succeeded),
-        Restart::Always { interval_ms } => Next::Retry {
-            delay: millis(interval_ms.unwrap_or(0)),
-            failures: 0,
-        },
+        Restart::Always { interval_ms } => {
+            Next::Retry { delay: millis(interval_ms.unwrap_or(0)), failures: 0 }
+        }
     }
 }
 
@@ -137,21 +132,14 @@ fn after_failure(policy: &RetryPolicy, history: History, random: f64) -> Next {
         return Next::Finish(Phase::Exhausted);
     }
     let failures = history.failures + 1;
-    Next::Retry {
-        delay: policy.delays.after(failures, history.last_delay, random),
-        failures,
-    }
+    Next::Retry { delay: policy.delays.after(failures, history.last_delay, random), failures }
 }
 
 impl Delays {
     /// The delay after the `failures`th failure (from 1); never more than `max`.
     fn after(&self, failures: u32, last: Option<Duration>, random: f64) -> Duration {
         // A number of a broken source must not become a panic of `mul_f64`.
-        let random = if (0.0..=1.0).contains(&random) {
-            random
-        } else {
-            0.5
-        };
+        let random = if (0.0..=1.0).contains(&random) { random } else { 0.5 };
         let base = self.base(failures);
         match self.jitter {
             Jitter::None => base,

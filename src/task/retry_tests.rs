@@ -4,12 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const JITTERS: [Jitter; 4] = [
-    Jitter::None,
-    Jitter::Full,
-    Jitter::Equal,
-    Jitter::Decorrelated,
-];
+const JITTERS: [Jitter; 4] = [Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated];
 
 fn policy(restart: Restart, jitter: Jitter) -> RetryPolicy {
     RetryPolicy {
@@ -26,16 +21,11 @@ fn policy(restart: Restart, jitter: Jitter) -> RetryPolicy {
 }
 
 fn next(restart: Restart, end: AttemptEnd, failures: u32) -> Next {
-    let history = History {
-        failures,
-        last_delay: None,
-    };
+    let history = History { failures, last_delay: None };
     after_attempt(&policy(restart, Jitter::None), end, history, 0.5)
 }
 
-const ALWAYS: Restart = Restart::Always {
-    interval_ms: Some(7),
-};
+const ALWAYS: Restart = Restart::Always { interval_ms: Some(7) };
 
 #[test]
 fn what_follows_an_attempt_is_a_table() {
@@ -59,28 +49,14 @@ fn what_follows_an_attempt_is_a_table() {
         (ALWAYS, SetupFailed, Phase::Failed),
         (ALWAYS, Canceled, Phase::Canceled),
     ] {
-        assert_eq!(
-            next(restart, end, 0),
-            Next::Finish(phase),
-            "{restart:?} {end:?}"
-        );
+        assert_eq!(next(restart, end, 0), Next::Finish(phase), "{restart:?} {end:?}");
     }
     for restart in [OnFailure, ALWAYS] {
         for end in [ExitCode(1), Signal, Timeout, SetupFailedForNow] {
-            let retry = |delay, failures| Next::Retry {
-                delay: Duration::from_millis(delay),
-                failures,
-            };
-            assert_eq!(
-                next(restart, end, 0),
-                retry(1_000, 1),
-                "{restart:?} {end:?}"
-            );
-            assert_eq!(
-                next(restart, end, 1),
-                retry(2_000, 2),
-                "{restart:?} {end:?}"
-            );
+            let retry =
+                |delay, failures| Next::Retry { delay: Duration::from_millis(delay), failures };
+            assert_eq!(next(restart, end, 0), retry(1_000, 1), "{restart:?} {end:?}");
+            assert_eq!(next(restart, end, 1), retry(2_000, 2), "{restart:?} {end:?}");
             assert_eq!(
                 next(restart, end, 2),
                 Next::Finish(Phase::Exhausted),
@@ -93,15 +69,9 @@ fn what_follows_an_attempt_is_a_table() {
 #[test]
 fn after_a_success_always_waits_its_interval_and_forgives_failures() {
     let delay = Duration::from_millis(7);
-    assert_eq!(
-        next(ALWAYS, AttemptEnd::Succeeded, 2),
-        Next::Retry { delay, failures: 0 }
-    );
+    assert_eq!(next(ALWAYS, AttemptEnd::Succeeded, 2), Next::Retry { delay, failures: 0 });
     let at_once = Restart::Always { interval_ms: None };
-    let zero = Next::Retry {
-        delay: Duration::ZERO,
-        failures: 0,
-    };
+    let zero = Next::Retry { delay: Duration::ZERO, failures: 0 };
     assert_eq!(next(at_once, AttemptEnd::Succeeded, 0), zero);
 }
 
@@ -119,11 +89,7 @@ fn a_delay_lies_between_its_bounds() {
     ] {
         let delays = policy(Restart::OnFailure, jitter).delays;
         let millis = |random| delays.after(failures, None, random).as_millis();
-        assert_eq!(
-            (millis(0.0), millis(1.0)),
-            (low, high),
-            "{jitter:?} {failures}"
-        );
+        assert_eq!((millis(0.0), millis(1.0)), (low, high), "{jitter:?} {failures}");
     }
 }
 
@@ -139,12 +105,7 @@ fn any_delays() -> impl Strategy<Value = Delays> {
     (jitter, 1..=u64::MAX, any::<u64>(), 1.0..1e300_f64).prop_map(
         |(jitter, first, more, factor)| {
             let (first, more) = (millis(first), Duration::from_millis(more));
-            Delays {
-                jitter,
-                first,
-                max: millis(u64::MAX).min(first.saturating_add(more)),
-                factor,
-            }
+            Delays { jitter, first, max: millis(u64::MAX).min(first.saturating_add(more)), factor }
         },
     )
 }

@@ -118,9 +118,7 @@ impl RouteTable {
             return Err(RouteError::UnsupportedKind { kind });
         }
         let why = |entry: &RunnerEntry| (entry.name.clone(), selector.mismatches(&entry.labels));
-        Err(RouteError::NoRunner {
-            mismatches: of_kind().map(why).collect(),
-        })
+        Err(RouteError::NoRunner { mismatches: of_kind().map(why).collect() })
     }
 
     /// Whether a runner can take the tasks of a lane.
@@ -145,18 +143,14 @@ mod tests {
             ("gpu", Kind::Subprocess, "os=linux,gpu=h200"),
             ("image", Kind::Container, "os=linux"),
         ] {
-            table
-                .register(name, kind, labels(pairs))
-                .expect("names differ");
+            table.register(name, kind, labels(pairs)).expect("names differ");
         }
         table
     }
 
     fn pick(kind: Kind, selector: &str) -> Result<String, RouteError> {
         let selector = selector.parse().expect("a selector");
-        table()
-            .pick(kind, &selector)
-            .map(|entry| entry.name.clone())
+        table().pick(kind, &selector).map(|entry| entry.name.clone())
     }
 
     #[test]
@@ -167,11 +161,7 @@ mod tests {
             (Kind::Subprocess, "runner-name=gpu", "gpu"),
             (Kind::Container, "", "image"),
         ] {
-            assert_eq!(
-                pick(kind, selector).as_deref(),
-                Ok(name),
-                "{kind} {selector}"
-            );
+            assert_eq!(pick(kind, selector).as_deref(), Ok(name), "{kind} {selector}");
         }
     }
 
@@ -192,12 +182,7 @@ mod tests {
     #[test]
     fn a_name_is_registered_once() {
         let twice = table().register("gpu", Kind::Wasm, Labels::new());
-        assert_eq!(
-            twice,
-            Err(DuplicateRunner {
-                name: "gpu".to_owned()
-            })
-        );
+        assert_eq!(twice, Err(DuplicateRunner { name: "gpu".to_owned() }));
     }
 
     #[test]

@@ -29,9 +29,7 @@ impl Selector {
 
     /// Names each condition that `labels` don't meet, with the label as it is.
     pub fn mismatches(&self, labels: &Labels) -> Vec<String> {
-        let failing = self
-            .conditions()
-            .filter(|condition| !condition.holds(labels));
+        let failing = self.conditions().filter(|condition| !condition.holds(labels));
         failing.map(|condition| condition.explain(labels)).collect()
     }
 
@@ -53,10 +51,7 @@ impl Selector {
                 }
             }
         }
-        Self {
-            match_labels,
-            match_expressions: others.into_iter().collect(),
-        }
+        Self { match_labels, match_expressions: others.into_iter().collect() }
     }
 
     fn conditions(&self) -> impl Iterator<Item = Condition<'_>> {
@@ -66,10 +61,7 @@ impl Selector {
             values: std::slice::from_ref(value),
         };
         let expressions = self.match_expressions.iter();
-        self.match_labels
-            .iter()
-            .map(equal)
-            .chain(expressions.map(Condition::of))
+        self.match_labels.iter().map(equal).chain(expressions.map(Condition::of))
     }
 }
 
@@ -82,16 +74,8 @@ struct Condition<'a> {
 
 impl<'a> Condition<'a> {
     fn of(requirement: &'a Requirement) -> Self {
-        let Requirement {
-            key,
-            operator,
-            values,
-        } = requirement;
-        Self {
-            key,
-            operator: *operator,
-            values,
-        }
+        let Requirement { key, operator, values } = requirement;
+        Self { key, operator: *operator, values }
     }
 
     fn holds(&self, labels: &Labels) -> bool {
@@ -177,10 +161,7 @@ fn is_bare(c: char) -> bool {
 
 /// A text is not a selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected {wanted} at byte {at}{}; write it like os=linux,gpu in (a,b),!spot",
-    near(found)
-)]
+#[error("expected {wanted} at byte {at}{}; write it like os=linux,gpu in (a,b),!spot", near(found))]
 pub struct InvalidSelector {
     /// What should stand there.
     pub wanted: &'static str,
@@ -191,10 +172,7 @@ pub struct InvalidSelector {
 }
 
 fn near(found: &Option<char>) -> String {
-    found.map_or_else(
-        || ", found the end".to_owned(),
-        |c| format!(", found {c:?}"),
-    )
+    found.map_or_else(|| ", found the end".to_owned(), |c| format!(", found {c:?}"))
 }
 
 /// Reads the text form.
@@ -225,10 +203,7 @@ impl FromStr for Selector {
             }
             !label
         });
-        Ok(Self {
-            match_labels,
-            match_expressions,
-        })
+        Ok(Self { match_labels, match_expressions })
     }
 }
 
@@ -240,11 +215,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn condition(&mut self) -> Result<Requirement, InvalidSelector> {
         if self.eat("!") {
-            return Ok(requirement(
-                self.word("a label")?,
-                Operator::DoesNotExist,
-                Vec::new(),
-            ));
+            return Ok(requirement(self.word("a label")?, Operator::DoesNotExist, Vec::new()));
         }
         let key = self.word("a label")?;
         if self.eat("!=") {
@@ -271,11 +242,7 @@ impl<'a> Reader<'a> {
         while self.eat(",") {
             values.push(self.value()?);
         }
-        if self.eat(")") {
-            Ok(values)
-        } else {
-            self.expected("`,` or `)`")
-        }
+        if self.eat(")") { Ok(values) } else { self.expected("`,` or `)`") }
     }
 
     /// A value may be empty: `a=` asks for a label whose value is empty.
@@ -343,20 +310,12 @@ impl<'a> Reader<'a> {
 
     fn expected<T>(&mut self, wanted: &'static str) -> Result<T, InvalidSelector> {
         let found = self.peek();
-        Err(InvalidSelector {
-            wanted,
-            at: self.at,
-            found,
-        })
+        Err(InvalidSelector { wanted, at: self.at, found })
     }
 }
 
 fn requirement(key: String, operator: Operator, values: Vec<String>) -> Requirement {
-    Requirement {
-        key,
-        operator,
-        values,
-    }
+    Requirement { key, operator, values }
 }
 
 #[cfg(test)]

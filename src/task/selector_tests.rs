@@ -5,15 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 fn read(text: &str) -> Selector {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 #[test]
@@ -89,10 +85,7 @@ fn a_text_that_is_no_selector_is_refused_with_the_place() {
 #[test]
 fn a_key_may_be_named_like_an_operator() {
     assert_eq!(read("in in (in)").match_labels, labels(&[("in", "in")]));
-    assert_eq!(
-        read("notin").match_expressions[0].operator,
-        Operator::Exists
-    );
+    assert_eq!(read("notin").match_expressions[0].operator, Operator::Exists);
 }
 
 #[test]
@@ -132,10 +125,7 @@ fn any_selector() -> impl Strategy<Value = Selector> {
         prop::collection::btree_map(word(), word(), 0..3),
         prop::collection::vec(any_requirement(), 0..5),
     )
-        .prop_map(|(match_labels, match_expressions)| Selector {
-            match_labels,
-            match_expressions,
-        })
+        .prop_map(|(match_labels, match_expressions)| Selector { match_labels, match_expressions })
 }
 
 proptest! {

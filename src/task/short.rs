@@ -28,15 +28,7 @@ use crate::wire::{Problem, Selector, TaskSpec};
 type Fields = Map<String, Value>;
 
 /// The fields of a process's short form.
-const PROCESS: [&str; 7] = [
-    "command",
-    "script",
-    "runtime",
-    "args",
-    "cwd",
-    "env",
-    "failOnNonZero",
-];
+const PROCESS: [&str; 7] = ["command", "script", "runtime", "args", "cwd", "env", "failOnNonZero"];
 
 /// Expands short forms; a canonical spec comes back as it is.
 ///
@@ -76,13 +68,7 @@ fn expand_value(value: Value, problems: &mut Problems) -> Value {
         return value;
     };
     expand_kind(&mut fields, problems);
-    rename(
-        &mut fields,
-        "selector",
-        "runnerSelector",
-        &Path::Root,
-        problems,
-    );
+    rename(&mut fields, "selector", "runnerSelector", &Path::Root, problems);
     rename(&mut fields, "grace", "graceMs", &Path::Root, problems);
     let root = Path::Root;
     for name in ["timeout", "graceMs", "delay", "ttl"] {
@@ -108,10 +94,7 @@ fn expand_value(value: Value, problems: &mut Problems) -> Value {
 
 fn expand_kind(fields: &mut Fields, problems: &mut Problems) {
     let root = Path::Root;
-    let short: Vec<&str> = PROCESS
-        .into_iter()
-        .filter(|name| fields.contains_key(*name))
-        .collect();
+    let short: Vec<&str> = PROCESS.into_iter().filter(|name| fields.contains_key(*name)).collect();
     if fields.contains_key("kind") {
         for name in short {
             let why = "stands beside `kind`; put it into `kind`, or leave `kind` out";
@@ -129,9 +112,8 @@ fn expand_kind(fields: &mut Fields, problems: &mut Problems) {
         }
         (None, None) => {
             let near = fields.keys().find(|name| !FIELDS.contains(&name.as_str()));
-            let hint = near
-                .filter(|_| short.is_empty())
-                .map(|name| unknown("field", name, &PROCESS));
+            let hint =
+                near.filter(|_| short.is_empty()).map(|name| unknown("field", name, &PROCESS));
             let what = "is missing; use `command` (an array), `script` with `runtime`, or `kind`";
             problems.add(
                 "$.kind",
@@ -141,10 +123,7 @@ fn expand_kind(fields: &mut Fields, problems: &mut Problems) {
         }
     };
     let mut process = Map::new();
-    process.insert(
-        "mode".to_owned(),
-        mode.unwrap_or_else(|| json!({"command": {"command": "-"}})),
-    );
+    process.insert("mode".to_owned(), mode.unwrap_or_else(|| json!({"command": {"command": "-"}})));
     for name in ["cwd", "env", "failOnNonZero"] {
         if let Some(value) = fields.remove(name) {
             process.insert(name.to_owned(), value);
@@ -160,10 +139,7 @@ fn expand_kind(fields: &mut Fields, problems: &mut Problems) {
 
 fn command_mode(command: &Value, fields: &Fields, problems: &mut Problems) -> Option<Value> {
     let root = Path::Root;
-    for name in ["runtime", "args"]
-        .into_iter()
-        .filter(|name| fields.contains_key(*name))
-    {
+    for name in ["runtime", "args"].into_iter().filter(|name| fields.contains_key(*name)) {
         let why = "goes with `script`; put all arguments into `command`";
         problems.add(root.field(name), why);
     }
@@ -181,32 +157,18 @@ fn command_mode(command: &Value, fields: &Fields, problems: &mut Problems) -> Op
             let remedy = format!("is a string; write {array}, or {shell} for a shell's line");
             problems.add(
                 "$.command",
-                if line.len() > 200 {
-                    "is a string; write an array"
-                } else {
-                    &remedy
-                },
+                if line.len() > 200 { "is a string; write an array" } else { &remedy },
             );
             None
         }
-        other => wrong(
-            other,
-            &root.field("command"),
-            "an array of strings",
-            problems,
-        ),
+        other => wrong(other, &root.field("command"), "an array of strings", problems),
     }
 }
 
 fn script_mode(script: Value, fields: &mut Fields, problems: &mut Problems) -> Option<Value> {
     let root = Path::Root;
     let Value::String(text) = script else {
-        return wrong(
-            &script,
-            &root.field("script"),
-            "a string, the script's text",
-            problems,
-        );
+        return wrong(&script, &root.field("script"), "a string, the script's text", problems);
     };
     if text.len() > MAX_SCRIPT_BYTES {
         let found = text.len();
@@ -231,9 +193,7 @@ fn expand_env(kind: &mut Value) {
             continue;
         };
         if let Value::Object(vars) = env {
-            let list = vars
-                .iter()
-                .map(|(key, value)| json!({ "key": key, "value": value }));
+            let list = vars.iter().map(|(key, value)| json!({ "key": key, "value": value }));
             *env = Value::Array(list.collect());
         }
     }
@@ -258,10 +218,7 @@ fn rename(fields: &mut Fields, short: &str, long: &str, path: &Path<'_>, problem
         return;
     };
     if fields.contains_key(long) {
-        problems.add(
-            path.field(short),
-            format!("stands beside `{long}`; keep one of them"),
-        );
+        problems.add(path.field(short), format!("stands beside `{long}`; keep one of them"));
         return;
     }
     fields.insert(long.to_owned(), value);
@@ -292,36 +249,20 @@ impl Submitted {
     fn of(value: &Value) -> Self {
         let has = |place: &str| value.pointer(place).is_some();
         let short = !has("/kind");
-        let kinds = [
-            "/env",
-            "/kind/subprocess/env",
-            "/kind/container/env",
-            "/kind/wasm/env",
-        ];
-        let env = kinds
-            .iter()
-            .filter_map(|place| value.pointer(place)?.as_object())
-            .next();
+        let kinds = ["/env", "/kind/subprocess/env", "/kind/container/env", "/kind/wasm/env"];
+        let env = kinds.iter().filter_map(|place| value.pointer(place)?.as_object()).next();
         let names = [
             ("/selector", "$.runnerSelector", "$.selector"),
             ("/grace", "$.graceMs", "$.grace"),
-            (
-                "/restart/interval",
-                "$.restart.intervalMs",
-                "$.restart.interval",
-            ),
+            ("/restart/interval", "$.restart.intervalMs", "$.restart.interval"),
             ("/backoff/first", "$.backoff.firstMs", "$.backoff.first"),
             ("/backoff/max", "$.backoff.maxMs", "$.backoff.max"),
         ];
         let renamed = names.iter().filter(|(pointer, ..)| has(pointer));
         Self {
             short,
-            env: env
-                .map(|vars| vars.keys().cloned().collect())
-                .unwrap_or_default(),
-            renamed: renamed
-                .map(|(_, long, short)| ((*long).into(), (*short).into()))
-                .collect(),
+            env: env.map(|vars| vars.keys().cloned().collect()).unwrap_or_default(),
+            renamed: renamed.map(|(_, long, short)| ((*long).into(), (*short).into())).collect(),
         }
     }
 
@@ -343,9 +284,7 @@ impl Submitted {
         let Some((before, rest)) = path.split_once(".env[") else {
             return path.to_owned();
         };
-        let index = rest
-            .split_once(']')
-            .and_then(|(index, _)| index.parse::<usize>().ok());
+        let index = rest.split_once(']').and_then(|(index, _)| index.parse::<usize>().ok());
         match index.and_then(|index| self.env.get(index)) {
             Some(name) => {
                 let env = format!("{before}.env");
@@ -359,12 +298,8 @@ impl Submitted {
 /// The place in a process's short form of a place below `$.kind.subprocess`.
 fn short_place(rest: &str) -> String {
     if let Some(rest) = rest.strip_prefix(".mode.command") {
-        let arg = rest
-            .strip_prefix(".args[")
-            .and_then(|rest| rest.strip_suffix(']'));
-        let index = arg
-            .and_then(|index| index.parse::<usize>().ok())
-            .map_or(0, |index| index + 1);
+        let arg = rest.strip_prefix(".args[").and_then(|rest| rest.strip_suffix(']'));
+        let index = arg.and_then(|index| index.parse::<usize>().ok()).map_or(0, |index| index + 1);
         return format!("$.command[{index}]");
     }
     let script = rest.strip_prefix(".mode.script");

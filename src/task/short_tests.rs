@@ -12,9 +12,7 @@ fn expanded(value: Value) -> Value {
 }
 
 fn paths(value: &Value) -> Vec<String> {
-    let problems = parse_submission(value.to_string().as_bytes())
-        .err()
-        .unwrap_or_default();
+    let problems = parse_submission(value.to_string().as_bytes()).err().unwrap_or_default();
     problems.into_iter().map(|problem| problem.path).collect()
 }
 
@@ -28,20 +26,14 @@ fn a_command_is_expanded() {
         "mode": {"command": {"command": "echo", "args": ["hi"]}},
         "env": [{"key": "A", "value": "1"}], "cwd": "/srv", "failOnNonZero": false,
     });
-    assert_eq!(
-        expanded(spec),
-        json!({"kind": {"subprocess": process}, "slot": "s"})
-    );
+    assert_eq!(expanded(spec), json!({"kind": {"subprocess": process}, "slot": "s"}));
 }
 
 #[test]
 fn a_script_is_plain_text() {
     let spec = json!({"script": "echo hi", "runtime": "bash", "args": ["a"]});
     let mode = json!({"script": {"runtime": "bash", "body": "ZWNobyBoaQ==", "args": ["a"]}});
-    assert_eq!(
-        expanded(spec),
-        json!({"kind": {"subprocess": {"mode": mode}}})
-    );
+    assert_eq!(expanded(spec), json!({"kind": {"subprocess": {"mode": mode}}}));
 }
 
 #[test]
@@ -52,16 +44,8 @@ fn durations_and_selectors_are_read_as_people_write_them() {
     });
     let spec = parse_submission(spec.to_string().as_bytes()).expect("a valid submission");
     assert_eq!((spec.timeout, spec.grace_ms), (Some(600_000), Some(500)));
-    assert_eq!(
-        (spec.backoff.first_ms, spec.backoff.max_ms),
-        (2_000, 60_000)
-    );
-    assert_eq!(
-        spec.restart,
-        crate::wire::Restart::Always {
-            interval_ms: Some(5_400_000)
-        }
-    );
+    assert_eq!((spec.backoff.first_ms, spec.backoff.max_ms), (2_000, 60_000));
+    assert_eq!(spec.restart, crate::wire::Restart::Always { interval_ms: Some(5_400_000) });
     let selector = spec.runner_selector.expect("it has one");
     assert_eq!(selector.to_string(), "os=linux,!spot");
     assert_eq!(
@@ -94,10 +78,7 @@ fn problems_are_at_the_place_where_they_were_written() {
         (json!({"command": ["x"], "script": "x"}), "$.script"),
         (json!({"script": "", "runtime": "bash"}), "$.script"),
         (json!({"script": 1, "runtime": "bash"}), "$.script"),
-        (
-            json!({"script": "x".repeat(MAX_SCRIPT_BYTES + 1), "runtime": "bash"}),
-            "$.script",
-        ),
+        (json!({"script": "x".repeat(MAX_SCRIPT_BYTES + 1), "runtime": "bash"}), "$.script"),
         (json!({"script": "echo"}), "$.runtime"),
         (json!({"script": "echo", "runtime": "ruby"}), "$.runtime"),
         (json!({"command": ["x"], "env": {"A": 1}}), "$.env.A"),
@@ -106,19 +87,10 @@ fn problems_are_at_the_place_where_they_were_written() {
         (json!({"command": ["x"], "timeout": "soon"}), "$.timeout"),
         (json!({"command": ["x"], "timeout": "0s"}), "$.timeout"),
         (json!({"command": ["x"], "grace": "soon"}), "$.grace"),
-        (
-            json!({"command": ["x"], "grace": "1s", "graceMs": 1}),
-            "$.grace",
-        ),
+        (json!({"command": ["x"], "grace": "1s", "graceMs": 1}), "$.grace"),
         (json!({"command": ["x"], "selector": "a b"}), "$.selector"),
-        (
-            json!({"command": ["x"], "backoff": {"first": "0s"}}),
-            "$.backoff.first",
-        ),
-        (
-            json!({"command": ["x"], "backoff": {"max": "x"}}),
-            "$.backoff.max",
-        ),
+        (json!({"command": ["x"], "backoff": {"first": "0s"}}), "$.backoff.first"),
+        (json!({"command": ["x"], "backoff": {"max": "x"}}), "$.backoff.max"),
         (json!({"command": ["x"], "tiemout": 1}), "$.tiemout"),
         (json!({"slot": "x"}), "$.kind"),
         (json!([]), "$"),
@@ -150,12 +122,7 @@ fn a_line_instead_of_an_array_gets_both_remedies() {
 #[test]
 fn a_misspelt_command_is_found() {
     let problems = parse_submission(br#"{"comand":["x"]}"#).expect_err("a typo");
-    assert!(
-        problems
-            .iter()
-            .any(|p| p.message.contains("did you mean `command`")),
-        "{problems:?}"
-    );
+    assert!(problems.iter().any(|p| p.message.contains("did you mean `command`")), "{problems:?}");
 }
 
 #[test]

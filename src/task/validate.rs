@@ -62,6 +62,8 @@ pub struct SlotRequest {
     pub name: String,
     /// What to do when it is taken.
     pub admission: Admission,
+    /// How many tasks may have it at once; at least 1.
+    pub limit: u32,
 }
 
 /// What follows the loss of a task's worker.
@@ -118,32 +120,31 @@ fn identify(spec: &TaskSpec, subject: Option<&TaskId>, problems: &mut Problems) 
         (Some(_), _) | (None, Some(_)) => {}
         (None, None) => problems.add("$.id", "is missing"),
     }
-    spec.id
-        .as_ref()
-        .or(subject)
-        .cloned()
-        .unwrap_or_else(unnamed)
+    spec.id.as_ref().or(subject).cloned().unwrap_or_else(unnamed)
 }
 
 fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     let root = Path::Root;
-    let slot = spec.slot.map(|name| slot(name, spec.admission, problems));
+    if !(1..=MAX_COUNT).contains(&spec.slot_limit) {
+        let found = spec.slot_limit;
+        problems.add("$.slotLimit", format!("is {found}; use a number from 1 to {MAX_COUNT}"));
+    }
+    let slot = spec.slot.map(|name| slot(name, spec.admission, spec.slot_limit, problems));
     if spec.timeout == Some(0) {
         problems.add("$.timeout", "is 0; leave it out for no limit");
     }
-    for (name, value) in [
-        ("maxRetries", spec.max_retries),
-        ("maxWorkerLosses", spec.max_worker_losses),
-    ] {
+    for (name, value) in
+        [("maxRetries", spec.max_retries), ("maxWorkerLosses", spec.max_worker_losses)]
+    {
         if value > MAX_COUNT {
-            problems.add(
-                root.field(name),
-                format!("is {value}; the limit is {MAX_COUNT}"),
-            );
+            problems.add(root.field(name), format!("is {value}; the limit is {MAX_COUNT}"));
         }
     }
     if spec.ttl.is_some_and(|ttl| ttl < MIN_TTL_MS) {
-        problems.add("$.ttl", format!("is less than a minute ({MIN_TTL_MS}): nobody could read the results"));
+        problems.add(
+            "$.ttl",
+            format!("is less than a minute ({MIN_TTL_MS}): nobody could read the results"),
+        );
     }
     exit_codes(&spec.no_retry_exit_codes, problems);
     labels(&spec.labels, &root.field("labels"), problems);
@@ -176,23 +177,20 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     })
 }
 
-fn slot(name: String, admission: Admission, problems: &mut Problems) -> SlotRequest {
+fn slot(name: String, admission: Admission, limit: u32, problems: &mut Problems) -> SlotRequest {
     if name.is_empty() {
         problems.add("$.slot", "is empty; leave it out for no slot");
     } else if !is_name(&name) {
         problems.add("$.slot", not_a_name(&name));
     }
-    SlotRequest { name, admission }
+    SlotRequest { name, admission, limit }
 }
 
 fn exit_codes(codes: &[i32], problems: &mut Problems) {
     let path = Path::Root.field("noRetryExitCodes");
     for (at, code) in codes.iter().enumerate() {
         if !(0..=255).contains(code) {
-            problems.add(
-                path.index(at),
-                format!("is {code}; exit codes are 0 to 255"),
-            );
+            problems.add(path.index(at), format!("is {code}; exit codes are 0 to 255"));
         }
     }
 }
@@ -243,17 +241,11 @@ fn check_condition(condition: &Requirement, path: &Path<'_>, problems: &mut Prob
     let operator = condition.operator;
     match (operator, condition.values.is_empty()) {
         (Operator::In | Operator::NotIn, true) => {
-            problems.add(
-                values,
-                format!("is empty; {operator:?} needs at least one value"),
-            );
+            problems.add(values, format!("is empty; {operator:?} needs at least one value"));
         }
         (Operator::Exists | Operator::DoesNotExist, false) => {
             let remedy = "leave it out, or use In or NotIn";
-            problems.add(
-                values,
-                format!("has values, but {operator:?} takes none; {remedy}"),
-            );
+            problems.add(values, format!("has values, but {operator:?} takes none; {remedy}"));
         }
         (Operator::In | Operator::NotIn, false)
         | (Operator::Exists | Operator::DoesNotExist, true) => {}
@@ -267,17 +259,11 @@ fn delays(backoff: &Backoff, problems: &mut Problems) -> Option<Delays> {
     }
     if backoff.max_ms < backoff.first_ms {
         let (max, first) = (backoff.max_ms, backoff.first_ms);
-        problems.add(
-            "$.backoff.maxMs",
-            format!("is {max}, less than firstMs, which is {first}"),
-        );
+        problems.add("$.backoff.maxMs", format!("is {max}, less than firstMs, which is {first}"));
     }
     if !backoff.factor.is_finite() || backoff.factor < 1.0 {
         let factor = backoff.factor;
-        problems.add(
-            "$.backoff.factor",
-            format!("is {factor}; use a number from 1"),
-        );
+        problems.add("$.backoff.factor", format!("is {factor}; use a number from 1"));
     }
     (problems.count() == before).then(|| Delays {
         jitter: backoff.jitter,

@@ -46,10 +46,7 @@ fn process_with(name: &str, value: Value) -> Value {
 fn a_spec_needs_nothing_but_its_kind() {
     let task = parse_value(&json!({ "kind": echo() })).expect("a valid spec");
     assert_eq!((task.slot, task.timeout, task.grace), (None, None, None));
-    assert_eq!(
-        (task.retry.max_retries, task.loss.max_worker_losses),
-        (3, 3)
-    );
+    assert_eq!((task.retry.max_retries, task.loss.max_worker_losses), (3, 3));
     assert_eq!(task.retry.delays.first, Duration::from_secs(1));
 }
 
@@ -57,14 +54,8 @@ fn a_spec_needs_nothing_but_its_kind() {
 fn the_id_is_that_of_the_subject() {
     let mut spec = json!({ "kind": echo() });
     let bytes = |spec: &Value| spec.to_string().into_bytes();
-    assert_eq!(
-        parse(&bytes(&spec), Some(&id("a"))).map(|task| task.id),
-        Ok(id("a"))
-    );
-    assert!(
-        parse(&bytes(&spec), None).is_err(),
-        "somebody has to say an id"
-    );
+    assert_eq!(parse(&bytes(&spec), Some(&id("a"))).map(|task| task.id), Ok(id("a")));
+    assert!(parse(&bytes(&spec), None).is_err(), "somebody has to say an id");
     spec["id"] = "a".into();
     assert_eq!(parse(&bytes(&spec), None).map(|task| task.id), Ok(id("a")));
     let other = parse(&bytes(&spec), Some(&id("b"))).expect_err("the ids differ");
@@ -76,6 +67,7 @@ fn the_id_is_that_of_the_subject() {
 fn a_value_of_the_wrong_type_is_reported_at_its_place() {
     for (name, value) in [
         ("slot", json!(1)),
+        ("slotLimit", json!("1")),
         ("timeout", json!("10m")),
         ("timeout", json!(-1)),
         ("timeout", json!(1.5)),
@@ -96,11 +88,7 @@ fn a_value_of_the_wrong_type_is_reported_at_its_place() {
         ("kind", json!({"subprocess": {}, "wasm": {}})),
         ("kind", json!({"process": {}})),
     ] {
-        assert_eq!(
-            paths(&with(name, value.clone())),
-            [format!("$.{name}")],
-            "{value}"
-        );
+        assert_eq!(paths(&with(name, value.clone())), [format!("$.{name}")], "{value}");
     }
 }
 
@@ -110,6 +98,8 @@ fn a_bad_value_is_reported_at_its_place() {
     let restart = |kind: &str| json!({"type": kind, "intervalMs": 5});
     for (name, value, path) in [
         ("slot", json!(""), "$.slot"),
+        ("slotLimit", json!(0), "$.slotLimit"),
+        ("slotLimit", json!(1001), "$.slotLimit"),
         ("slot", json!("a\nb"), "$.slot"),
         ("slot", json!("x".repeat(257)), "$.slot"),
         ("timeout", json!(0), "$.timeout"),
@@ -124,11 +114,7 @@ fn a_bad_value_is_reported_at_its_place() {
         ("restart", json!({"type": "sometimes"}), "$.restart.type"),
         ("restart", json!({}), "$.restart.type"),
         ("backoff", json!({"firstMs": 0}), "$.backoff.firstMs"),
-        (
-            "backoff",
-            json!({"firstMs": 5, "maxMs": 4}),
-            "$.backoff.maxMs",
-        ),
+        ("backoff", json!({"firstMs": 5, "maxMs": 4}), "$.backoff.maxMs"),
         ("backoff", json!({"factor": 0.99}), "$.backoff.factor"),
         ("backoff", json!({"jitter": "some"}), "$.backoff.jitter"),
         ("output", json!({"maxbytes": 1}), "$.output.maxbytes"),
@@ -157,11 +143,7 @@ fn a_bad_process_is_reported_at_its_place() {
         ("failOnNonZero", json!("yes"), "failOnNonZero"),
         ("mode", json!({"shell": {}}), "mode"),
         ("mode", command("x"), "mode.command.args[1]"),
-        (
-            "mode",
-            json!({"command": {"command": " "}}),
-            "mode.command.command",
-        ),
+        ("mode", json!({"command": {"command": " "}}), "mode.command.command"),
         ("mode", json!({"command": {}}), "mode.command.command"),
         ("mode", json!({"command": "echo"}), "mode.command"),
         ("mode", json!({"script": "echo"}), "mode.script"),
@@ -178,49 +160,24 @@ fn a_bad_selector_is_reported_at_its_place() {
         (json!({"key": "", "operator": "Exists"}), "key"),
         (json!({"operator": "Exists"}), "key"),
         (json!({"key": "a", "operator": "In"}), "values"),
-        (
-            json!({"key": "a", "operator": "NotIn", "values": []}),
-            "values",
-        ),
-        (
-            json!({"key": "a", "operator": "Exists", "values": ["x"]}),
-            "values",
-        ),
-        (
-            json!({"key": "a", "operator": "DoesNotExist", "values": ["x"]}),
-            "values",
-        ),
-        (
-            json!({"key": "a", "operator": "in", "values": ["x"]}),
-            "operator",
-        ),
+        (json!({"key": "a", "operator": "NotIn", "values": []}), "values"),
+        (json!({"key": "a", "operator": "Exists", "values": ["x"]}), "values"),
+        (json!({"key": "a", "operator": "DoesNotExist", "values": ["x"]}), "values"),
+        (json!({"key": "a", "operator": "in", "values": ["x"]}), "operator"),
         (json!({"key": "a"}), "operator"),
-        (
-            json!({"key": "a", "operator": "In", "values": ["x", 1]}),
-            "values[1]",
-        ),
-        (
-            json!({"key": "a", "operator": "In", "values": ["\n"]}),
-            "values[0]",
-        ),
+        (json!({"key": "a", "operator": "In", "values": ["x", 1]}), "values[1]"),
+        (json!({"key": "a", "operator": "In", "values": ["\n"]}), "values[0]"),
     ] {
         let path = format!("$.runnerSelector.matchExpressions[0].{path}");
-        assert_eq!(
-            paths(&with("runnerSelector", one(condition.clone()))),
-            [path],
-            "{condition}"
-        );
+        assert_eq!(paths(&with("runnerSelector", one(condition.clone()))), [path], "{condition}");
     }
 }
 
 #[test]
 fn a_bad_script_is_reported_at_its_body() {
-    for (body, why) in [
-        ("", "empty"),
-        ("%%%", "not base64"),
-        ("ZWNobw", "not base64"),
-        ("/w==", "not UTF-8"),
-    ] {
+    for (body, why) in
+        [("", "empty"), ("%%%", "not base64"), ("ZWNobw", "not base64"), ("/w==", "not UTF-8")]
+    {
         let problems = parse_value(&script(body)).expect_err(body);
         assert_eq!(problems[0].path, "$.kind.subprocess.mode.script.body");
         assert!(problems[0].message.contains(why), "{problems:?}");
@@ -232,12 +189,8 @@ fn a_script_may_have_two_mebibytes_and_no_byte_more() {
     use base64::Engine;
     let encode = |len: usize| base64::engine::general_purpose::STANDARD.encode("x".repeat(len));
     let task = parse_value(&script(&encode(MAX_SCRIPT_BYTES))).expect("the largest script");
-    let Work::Process(process) = task.work else {
-        panic!("a process")
-    };
-    let ProcessMode::Script { body, .. } = process.mode else {
-        panic!("a script")
-    };
+    let Work::Process(process) = task.work else { panic!("a process") };
+    let ProcessMode::Script { body, .. } = process.mode else { panic!("a script") };
     assert_eq!(body.len(), MAX_SCRIPT_BYTES);
     for len in [MAX_SCRIPT_BYTES + 1, MAX_SCRIPT_BYTES + 3] {
         let problems = parse_value(&script(&encode(len))).expect_err("too large");
@@ -259,10 +212,7 @@ fn size_is_checked_before_decoding() {
     let junk = vec![b'x'; MAX_SPEC_BYTES + 1];
     let problems = parse(&junk, None).expect_err("too large");
     assert_eq!(problems.len(), 1);
-    assert!(
-        problems[0].message.contains("4194305 bytes"),
-        "{problems:?}"
-    );
+    assert!(problems[0].message.contains("4194305 bytes"), "{problems:?}");
 }
 
 #[test]
@@ -277,12 +227,8 @@ fn all_problems_come_in_one_answer_and_each_place_is_blamed_once() {
     let mut found = paths(&spec);
     found.sort();
     let process = "$.kind.subprocess";
-    let mut wanted = vec![
-        "$.id".to_owned(),
-        "$.slot".into(),
-        "$.timeout".into(),
-        "$.timeut".into(),
-    ];
+    let mut wanted =
+        vec!["$.id".to_owned(), "$.slot".into(), "$.timeout".into(), "$.timeut".into()];
     for place in [
         "cwd",
         "env[1]",
@@ -299,18 +245,11 @@ fn all_problems_come_in_one_answer_and_each_place_is_blamed_once() {
 
 #[test]
 fn a_typo_gets_a_suggestion_and_a_wrong_type_says_what_was_found() {
-    let text = |spec: Value| {
-        parse_value(&spec).expect_err("a problem")[0]
-            .message
-            .clone()
-    };
+    let text = |spec: Value| parse_value(&spec).expect_err("a problem")[0].message.clone();
     let typo = text(with("max_retries", json!(1)));
     assert!(typo.contains("did you mean `maxRetries`?"), "{typo}");
     let found = text(with("timeout", json!("10m")));
-    assert_eq!(
-        found,
-        "must be a whole number from 0; found the string \"10m\""
-    );
+    assert_eq!(found, "must be a whole number from 0; found the string \"10m\"");
 }
 
 #[test]
@@ -321,9 +260,7 @@ fn junk_makes_a_small_answer() {
         json!({ "kind": echo(), "x".repeat(1_000_000): 1, "slot": {"y".repeat(1_000_000): 1} });
     for spec in [many, long, json!(["x".repeat(1_000_000)])] {
         let problems = parse_value(&spec).expect_err("junk");
-        let size = serde_json::to_vec(&problems)
-            .expect("problems are JSON")
-            .len();
+        let size = serde_json::to_vec(&problems).expect("problems are JSON").len();
         assert!(size < 20_000, "{size}");
     }
 }
@@ -333,10 +270,7 @@ fn embedded_is_refused_with_a_reason() {
     for kind in [json!("embedded"), json!({"embedded": null})] {
         let problems = parse_value(&json!({ "kind": kind })).expect_err("embedded");
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].message.contains("submitting program"),
-            "{problems:?}"
-        );
+        assert!(problems[0].message.contains("submitting program"), "{problems:?}");
     }
 }
 

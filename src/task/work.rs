@@ -106,11 +106,7 @@ fn process(spec: SubprocessSpec, path: &Path<'_>, problems: &mut Problems) -> Op
     };
     Some(ProcessWork {
         mode: mode?,
-        env: spec
-            .env
-            .into_iter()
-            .map(|var| (var.key, var.value))
-            .collect(),
+        env: spec.env.into_iter().map(|var| (var.key, var.value)).collect(),
         cwd: spec.cwd.map(PathBuf::from),
         fail_on_non_zero: spec.fail_on_non_zero,
     })
@@ -119,10 +115,7 @@ fn process(spec: SubprocessSpec, path: &Path<'_>, problems: &mut Problems) -> Op
 fn check_command(mode: CommandMode, path: &Path<'_>, problems: &mut Problems) -> ProcessMode {
     program(&mode.command, &path.field("command"), problems);
     arguments(&mode.args, &path.field("args"), problems);
-    ProcessMode::Command {
-        command: mode.command,
-        args: mode.args,
-    }
+    ProcessMode::Command { command: mode.command, args: mode.args }
 }
 
 fn check_script(mode: ScriptMode, path: &Path<'_>, problems: &mut Problems) -> Option<ProcessMode> {
@@ -143,11 +136,7 @@ fn check_script(mode: ScriptMode, path: &Path<'_>, problems: &mut Problems) -> O
     if matches!(mode.runtime, Runtime::Custom { .. }) {
         no_nul(&body, &path.field("body"), problems);
     }
-    Some(ProcessMode::Script {
-        runtime: mode.runtime,
-        body,
-        args: mode.args,
-    })
+    Some(ProcessMode::Script { runtime: mode.runtime, body, args: mode.args })
 }
 
 fn script_body(base64: &str) -> Result<String, String> {
@@ -162,19 +151,14 @@ fn script_body(base64: &str) -> Result<String, String> {
     }
     let bytes = STANDARD.decode(base64).map_err(|error| {
         let error = error.to_string().to_lowercase();
-        format!(
-            "is not base64 (standard alphabet, padded): {}",
-            error.trim_end_matches('.')
-        )
+        format!("is not base64 (standard alphabet, padded): {}", error.trim_end_matches('.'))
     })?;
     if bytes.is_empty() {
         return Err("is empty".to_owned());
     }
     if bytes.len() > MAX_SCRIPT_BYTES {
         let found = bytes.len();
-        return Err(format!(
-            "has {found} bytes; a script has at most {MAX_SCRIPT_BYTES}"
-        ));
+        return Err(format!("has {found} bytes; a script has at most {MAX_SCRIPT_BYTES}"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -216,10 +200,7 @@ fn environment(env: &[EnvVar], path: &Path<'_>, problems: &mut Problems) {
 
 fn directory(cwd: &str, path: &Path<'_>, problems: &mut Problems) {
     if !cwd.starts_with('/') {
-        problems.add(
-            path,
-            format!("{} is not absolute; start it with `/`", quoted(cwd)),
-        );
+        problems.add(path, format!("{} is not absolute; start it with `/`", quoted(cwd)));
     }
     no_nul(cwd, path, problems);
 }

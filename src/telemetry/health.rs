@@ -130,9 +130,8 @@ async fn connection(stream: TcpStream, state: State) {
         let response = respond(&request, &state);
         async move { Ok::<_, Infallible>(response) }
     });
-    let serve = http1::Builder::new()
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+    let serve =
+        http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_TIME, serve).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "health connection ended with an error"),
@@ -144,9 +143,7 @@ fn respond(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> 
     let known = matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz");
     if known && request.method() != Method::GET && request.method() != Method::HEAD {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".to_owned());
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match (request.uri().path(), &state.metrics) {
@@ -168,10 +165,8 @@ fn ready(readiness: &Readiness) -> Response<Full<Bytes>> {
     match readiness {
         Readiness::Ready => text(StatusCode::OK, "ready\n".to_owned()),
         Readiness::NotReady(reasons) => {
-            let lines: String = reasons
-                .iter()
-                .map(|reason| format!("not ready: {reason}\n"))
-                .collect();
+            let lines: String =
+                reasons.iter().map(|reason| format!("not ready: {reason}\n")).collect();
             text(StatusCode::SERVICE_UNAVAILABLE, lines)
         }
     }
@@ -202,19 +197,12 @@ mod tests {
         let (ready, readiness) =
             watch::channel(Readiness::NotReady(vec!["nats is down".to_owned()]));
         let localhost = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = HealthServer::bind(localhost, metrics, readiness)
-            .await
-            .expect("a free port");
+        let server = HealthServer::bind(localhost, metrics, readiness).await.expect("a free port");
         let addr = server.local_addr().expect("bound");
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run(async move { stopped.await.expect("the test stops it") }));
-        Running {
-            addr,
-            ready,
-            stop,
-            tasks,
-        }
+        Running { addr, ready, stop, tasks }
     }
 
     async fn ask(addr: SocketAddr, request: &str) -> String {
@@ -244,21 +232,14 @@ mod tests {
         assert!(metrics.contains("version=0.0.4"), "{metrics}");
         assert!(ask(addr, "GET /").await.starts_with("HTTP/1.1 404"));
         let post = ask(addr, "POST /metrics").await;
-        assert!(
-            post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"),
-            "{post}"
-        );
+        assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
         assert!(ask(addr, "HEAD /metrics").await.ends_with("\r\n\r\n"));
     }
 
     #[tokio::test]
     async fn without_a_recorder_metrics_are_not_found() {
         let server = start(None).await;
-        assert!(
-            ask(server.addr, "GET /metrics")
-                .await
-                .starts_with("HTTP/1.1 404")
-        );
+        assert!(ask(server.addr, "GET /metrics").await.starts_with("HTTP/1.1 404"));
     }
 
     #[tokio::test]
@@ -279,17 +260,10 @@ mod tests {
     async fn shutdown_closes_the_port_even_if_a_client_holds_a_connection() {
         let mut server = start(None).await;
         let _idle = TcpStream::connect(server.addr).await.expect("listening");
-        assert!(
-            ask(server.addr, "GET /healthz")
-                .await
-                .starts_with("HTTP/1.1 200")
-        );
+        assert!(ask(server.addr, "GET /healthz").await.starts_with("HTTP/1.1 200"));
         server.stop.send(()).expect("running");
         let ended = timeout(Duration::from_secs(5), server.tasks.join_next()).await;
-        ended
-            .expect("in time")
-            .expect("one task")
-            .expect("no panic");
+        ended.expect("in time").expect("one task").expect("no panic");
         TcpStream::connect(server.addr).await.expect_err("closed");
     }
 }

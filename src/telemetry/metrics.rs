@@ -55,13 +55,11 @@ const DURATION_BUCKETS: [f64; 14] = [
     0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
 ];
 /// Waits in the queue: an idle worker's milliseconds to a backlog's hours.
-const WAIT_BUCKETS: [f64; 13] = [
-    0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0,
-];
+const WAIT_BUCKETS: [f64; 13] =
+    [0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 14_400.0];
 /// Start latency: the worker's own work and the sandbox's set-up.
-const LATENCY_BUCKETS: [f64; 12] = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-];
+const LATENCY_BUCKETS: [f64; 12] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// How a lease renewal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +95,7 @@ pub enum MetricsError {
 
 impl From<BuildError> for MetricsError {
     fn from(error: BuildError) -> Self {
-        Self::Recorder {
-            reason: error.to_string(),
-        }
+        Self::Recorder { reason: error.to_string() }
     }
 }
 
@@ -142,16 +138,9 @@ impl Metrics {
 
 fn describe() {
     describe_counter!(TASKS_STARTED, "Tasks whose process was started");
-    describe_counter!(
-        TASKS_COMPLETED,
-        "Tasks that got their outcome from this worker"
-    );
+    describe_counter!(TASKS_COMPLETED, "Tasks that got their outcome from this worker");
     describe_histogram!(TASK_DURATION, Unit::Seconds, "Run time of the last attempt");
-    describe_histogram!(
-        QUEUE_WAIT,
-        Unit::Seconds,
-        "From the publish of a task to its start"
-    );
+    describe_histogram!(QUEUE_WAIT, Unit::Seconds, "From the publish of a task to its start");
     describe_histogram!(
         START_LATENCY,
         Unit::Seconds,
@@ -161,20 +150,14 @@ fn describe() {
     describe_gauge!(CAPACITY, "Tasks that may run at once");
     describe_gauge!(LANES, "Lanes that this worker pulls from");
     describe_counter!(RETRIES, "Attempts that ended in a retry");
-    describe_counter!(
-        RUNNER_ERRORS,
-        "Errors of the worker itself while running a task"
-    );
+    describe_counter!(RUNNER_ERRORS, "Errors of the worker itself while running a task");
     describe_counter!(OUTPUT_BYTES, Unit::Bytes, "Output bytes stored");
     describe_counter!(LEASE_RENEWALS, "Lease renewals by result");
     describe_counter!(LEASES_LOST, "Tasks whose lease was lost while they ran");
     describe_counter!(CANCELS, "Tasks stopped by a cancel");
     describe_gauge!(NATS_CONNECTED, "1 while connected to NATS");
     describe_counter!(NATS_RECONNECTS, "Connections to NATS after the first");
-    describe_counter!(
-        PULLS_REBUILT,
-        "Pull requests given up as stalled and made anew"
-    );
+    describe_counter!(PULLS_REBUILT, "Pull requests given up as stalled and made anew");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
 }
 

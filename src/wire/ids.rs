@@ -33,11 +33,7 @@ pub enum InvalidId {
 }
 
 fn dot_reason(found: char) -> &'static str {
-    if found == '.' {
-        ", which would split the NATS subject"
-    } else {
-        ""
-    }
+    if found == '.' { ", which would split the NATS subject" } else { "" }
 }
 
 fn check(text: &str) -> Result<(), InvalidId> {
@@ -177,10 +173,7 @@ mod tests {
     #[test]
     fn a_dot_is_refused_with_the_reason() {
         let error = "a.b".parse::<TaskId>().expect_err("a dot is not allowed");
-        assert!(
-            error.to_string().contains("split the NATS subject"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("split the NATS subject"), "{error}");
     }
 
     #[test]

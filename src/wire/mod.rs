@@ -10,6 +10,7 @@ pub mod output;
 pub mod presence;
 pub mod problem;
 pub mod schema;
+pub mod slot;
 pub mod status;
 pub mod subject;
 pub mod submit;
@@ -21,6 +22,7 @@ pub use lane::LaneRecord;
 pub use output::{Stream, StreamTotals};
 pub use presence::{RunnerPresence, WorkerPresence, WorkerState};
 pub use problem::Problem;
+pub use slot::{SlotHolder, SlotRecord, SlotWaiter};
 pub use status::{
     CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
     Retrying, Started, StatusEvent, StopReason,

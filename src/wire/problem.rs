@@ -18,10 +18,7 @@ pub struct Problem {
 impl Problem {
     /// Names a problem at a place.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 }
 

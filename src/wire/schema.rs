@@ -5,7 +5,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::{
-    CancelRequest, ControlReply, ControlRequest, LaneRecord, Outcome, StatusEvent, SubmitReply, TaskSpec, WorkerPresence,
+    CancelRequest, ControlReply, ControlRequest, LaneRecord, Outcome, SlotRecord, StatusEvent,
+    SubmitReply, TaskSpec, WorkerPresence,
 };
 
 /// Returns each schema with its file name.
@@ -20,6 +21,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         of::<LaneRecord>("lane-record.json", "LaneRecord"),
         of::<ControlRequest>("control-request.json", "ControlRequest"),
         of::<ControlReply>("control-reply.json", "ControlReply"),
+        of::<SlotRecord>("slot-record.json", "SlotRecord"),
     ]
 }
 
@@ -29,21 +31,13 @@ pub fn render() -> Vec<(String, String)> {
         let json = serde_json::to_string_pretty(schema).expect("a schema has only string keys");
         format!("{json}\n")
     };
-    all()
-        .iter()
-        .map(|(name, schema)| ((*name).to_owned(), text(schema)))
-        .collect()
+    all().iter().map(|(name, schema)| ((*name).to_owned(), text(schema))).collect()
 }
 
 fn of<T: JsonSchema>(file: &'static str, title: &str) -> (&'static str, Value) {
-    let mut schema = SchemaSettings::draft2020_12()
-        .into_generator()
-        .into_root_schema_for::<T>();
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
     let name = file.trim_end_matches(".json");
-    schema.insert(
-        "$id".to_owned(),
-        format!("urn:runlane:schema:{name}").into(),
-    );
+    schema.insert("$id".to_owned(), format!("urn:runlane:schema:{name}").into());
     schema.insert("title".to_owned(), title.into());
     (file, schema.to_value())
 }

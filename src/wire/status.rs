@@ -291,7 +291,7 @@ pub struct Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorDetail {
-    /// The step that failed: `decode`, `validate`, `route`, `plan`, `spawn`, or a step of the child's
+    /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, or a step of the child's
     /// setup such as `chdir`, `rlimit`, `exec`.
     pub step: String,
     /// What happened, in a sentence.
@@ -334,4 +334,7 @@ pub struct CancelRequest {
     /// Milliseconds between the polite signal and SIGKILL; 0 kills at once. None: the task's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
+    /// The task that takes the slot; the outcome's cause is then `replaced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<TaskId>,
 }

@@ -189,6 +189,11 @@ impl Subjects {
         self.upper("WORKERS")
     }
 
+    /// The bucket of slots: who has them and who waits.
+    pub fn slots_bucket(&self) -> String {
+        self.upper("SLOTS")
+    }
+
     /// The durable consumer of a lane.
     pub fn lane_consumer(&self, lane: &LaneId) -> String {
         lane.to_string()
@@ -284,14 +289,8 @@ mod tests {
     fn what_is_built_can_be_parsed() {
         let s = Subjects::default();
         let lane = LaneId::default_lane();
-        assert_eq!(
-            s.parse_queue(&s.queue(&lane, &id("a"))),
-            Some((lane, id("a")))
-        );
-        assert_eq!(
-            s.parse_task(&s.cancel(&id("a"))),
-            Some((id("a"), TaskSubject::Cancel))
-        );
+        assert_eq!(s.parse_queue(&s.queue(&lane, &id("a"))), Some((lane, id("a"))));
+        assert_eq!(s.parse_task(&s.cancel(&id("a"))), Some((id("a"), TaskSubject::Cancel)));
         assert_eq!(
             s.parse_output(&s.output(&id("a"), Stream::Stderr)),
             Some((id("a"), Stream::Stderr))
@@ -301,13 +300,8 @@ mod tests {
     #[test]
     fn strangers_subjects_are_not_parsed() {
         let s = Subjects::default();
-        for subject in [
-            "",
-            "runlane",
-            "other.queue.a.b",
-            "runlane.queue.a",
-            "runlane.queue.a.b.c",
-        ] {
+        for subject in ["", "runlane", "other.queue.a.b", "runlane.queue.a", "runlane.queue.a.b.c"]
+        {
             assert_eq!(s.parse_queue(subject), None, "{subject}");
         }
         assert_eq!(s.parse_task("runlane.task.a.unknown"), None);

@@ -26,6 +26,11 @@ pub struct TaskSpec {
     /// Concurrency slot: tasks with the same slot are admitted by `admission`. None: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<String>,
+    /// How many tasks may have the slot at once. Tasks that name different numbers share the slot: each
+    /// is admitted by its own. Has no effect without `slot`.
+    #[serde(default = "default_slot_limit", skip_serializing_if = "is_default_slot_limit")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub slot_limit: u32,
     /// What to run.
     pub kind: TaskKind,
     /// Run time limit of one attempt in milliseconds. None: no limit.
@@ -92,12 +97,21 @@ fn default_max_worker_losses() -> u32 {
     3
 }
 
+fn default_slot_limit() -> u32 {
+    1
+}
+
+fn is_default_slot_limit(limit: &u32) -> bool {
+    *limit == default_slot_limit()
+}
+
 impl TaskSpec {
     /// A spec of `kind` with every default.
     pub fn new(kind: TaskKind) -> Self {
         Self {
             id: None,
             slot: None,
+            slot_limit: default_slot_limit(),
             kind,
             timeout: None,
             delay: None,
@@ -212,12 +226,7 @@ fn enabled() -> bool {
 impl SubprocessSpec {
     /// A process with every default.
     pub fn new(mode: SubprocessMode) -> Self {
-        Self {
-            mode,
-            env: Vec::new(),
-            cwd: None,
-            fail_on_non_zero: true,
-        }
+        Self { mode, env: Vec::new(), cwd: None, fail_on_non_zero: true }
     }
 }
 
@@ -354,12 +363,7 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self {
-            jitter: Jitter::Full,
-            first_ms: 1_000,
-            max_ms: 30_000,
-            factor: 2.0,
-        }
+        Self { jitter: Jitter::Full, first_ms: 1_000, max_ms: 30_000, factor: 2.0 }
     }
 }
 

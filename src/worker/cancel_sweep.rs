@@ -28,7 +28,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Which messages this is about.
 pub(super) fn source(bus: &Bus) -> ChoreSource {
     let subjects = bus.subjects();
-    ChoreSource { stream: subjects.tasks_stream(), consumer: "cancels", filter: subjects.cancel_all() }
+    ChoreSource {
+        stream: subjects.tasks_stream(),
+        consumer: "cancels",
+        filter: subjects.cancel_all(),
+    }
 }
 
 /// Settles one stored cancel, as far as it can be.

@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::lease::Lease;
-use super::shared::{Shared, STORE_PATIENCE};
+use super::shared::{STORE_PATIENCE, Shared};
 use crate::client::schedule::expired;
-use crate::nats::{Append, BusError, Delivery, StatusEntry};
+use crate::nats::{Append, BusError, Delivery, Hold as _, StatusEntry};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
 use crate::wire::{
-    Attempt, CancelRequest, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started, StatusEvent,
+    Attempt, CancelRequest, Cause, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started,
+    StatusEvent,
 };
 
 /// What came of trying to take a task.
@@ -29,6 +30,8 @@ pub(super) enum Claim {
     Over(Box<Outcome>),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
+    /// Our hold on the message ran out while it was being taken: nothing may be sent.
+    TooLate,
 }
 
 /// An attempt that is ours by the chain.
@@ -40,6 +43,8 @@ pub(super) struct Taken {
     pub(super) seq: u64,
     /// The delay before this attempt, if it is a retry.
     pub(super) last_delay: Option<Duration>,
+    /// The slot that it has until its chain ends.
+    pub(super) slot: Option<String>,
 }
 
 /// What the worker wants to do with the task once it has it.
@@ -54,6 +59,8 @@ pub(super) enum Intent {
     },
     /// End it as rejected.
     Reject(ErrorDetail),
+    /// End it as canceled, without a start.
+    Cancel(Cause),
 }
 
 /// Takes a task, or finds out why not. Waits while the server is away, as long as the lease lasts.
@@ -79,7 +86,9 @@ pub(super) async fn claim(
             policy: intent.loss_policy(),
         };
         let (event, expected) = match task::claim(&situation) {
-            task::Claim::AlreadyFinished(outcome) => return Ok(Claim::Over(Box::new(outcome.clone()))),
+            task::Claim::AlreadyFinished(outcome) => {
+                return Ok(Claim::Over(Box::new(outcome.clone())));
+            }
             task::Claim::Duplicate | task::Claim::Adopt => return Ok(Claim::Duplicate),
             task::Claim::EndAsLost { expected_seq, attempt, worker_losses } => {
                 (lost(shared, delivery, attempt, worker_losses), expected_seq)
@@ -90,7 +99,11 @@ pub(super) async fn claim(
             }
         };
         match shared.log.append(&delivery.id, &event, expected, deadline).await? {
-            Append::Won(seq) => return won(shared, delivery, event, seq, last_delay(last)).await,
+            Append::Won(seq) => {
+                return won(shared, delivery, intent, event, seq, last_delay(last)).await;
+            }
+            // Whoever was first has the message by now, unless ours is the newest delivery of it.
+            Append::Lost(_) if !lease.is_held() => return Ok(Claim::TooLate),
             Append::Lost(found) => last = found,
         }
     }
@@ -103,10 +116,17 @@ struct Counts {
 }
 
 impl Intent {
+    fn slot(&self) -> Option<String> {
+        match self {
+            Self::Run { slot, .. } => slot.clone(),
+            Self::Reject(_) | Self::Cancel(_) => None,
+        }
+    }
+
     fn loss_policy(&self) -> LossPolicy {
         match self {
             Self::Run { losses, .. } => *losses,
-            Self::Reject(_) => {
+            Self::Reject(_) | Self::Cancel(_) => {
                 LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun }
             }
         }
@@ -123,13 +143,14 @@ fn last_delay(last: Option<StatusEntry>) -> Option<Duration> {
 async fn won(
     shared: &Shared,
     delivery: &Delivery,
+    intent: &Intent,
     event: StatusEvent,
     seq: u64,
     last_delay: Option<Duration>,
 ) -> Result<Claim, BusError> {
     match event {
         StatusEvent::Started(started) => {
-            let taken = Taken { started, seq, last_delay };
+            let taken = Taken { started, seq, last_delay, slot: intent.slot() };
             Ok(match shared.log.cancel_request(&delivery.id).await? {
                 Some(request) => Claim::Canceled(taken, request),
                 None => Claim::Taken(taken),
@@ -163,6 +184,11 @@ fn first_event(
         {
             let lane = Some(delivery.lane.clone());
             finished(Outcome { lane, ..expired(&delivery.id) })
+        }
+        Intent::Cancel(cause) => {
+            let mut outcome = ended_here(shared, delivery, Phase::Canceled);
+            outcome.cause = Some(cause.clone());
+            finished(outcome)
         }
         Intent::Run { runner, slot, .. } => {
             let slot = slot.as_deref().unwrap_or(delivery.lane.as_str());

@@ -26,7 +26,8 @@ use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
 use crate::task::{self, History, Next, PlanError, Work};
 use crate::wire::{
-    CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId, Timer,
+    CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId,
+    Timer,
 };
 
 /// How long the end of a task is kept in memory while the server is away.
@@ -102,11 +103,8 @@ pub(super) async fn reject(
     error: PlanError,
 ) -> Result<(), FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Rejected);
-    outcome.error = Some(ErrorDetail {
-        step: "plan".into(),
-        message: error.to_string(),
-        problems: Vec::new(),
-    });
+    outcome.error =
+        Some(ErrorDetail { step: "plan".into(), message: error.to_string(), problems: Vec::new() });
     finish(shared, handle, taken, outcome).await
 }
 
@@ -142,21 +140,31 @@ async fn forget_later(shared: &Shared, task: &Task) {
     }
 }
 
-/// What follows a finished record, by whoever finds it: the outcome, then the ack.
+/// What follows a finished record, by whoever finds it: the outcome and the slot, then the ack.
 pub(super) async fn conclude(
     shared: &Shared,
     handle: &AckHandle,
     outcome: &Outcome,
+    slot: Option<&str>,
 ) -> Result<(), BusError> {
+    // Before the ack: while the message is there, a redelivery repairs what was left undone.
+    let ((), published) =
+        tokio::join!(shared.release(slot, &outcome.id), publish_outcome(shared, outcome));
+    published?;
+    handle.ack(&shared.bus).await
+}
+
+async fn publish_outcome(shared: &Shared, outcome: &Outcome) -> Result<(), BusError> {
     let deadline = Instant::now() + KEEP_END;
     loop {
         match shared.log.publish_outcome(outcome).await {
-            Ok(()) => break,
-            Err(error) if error.is_passing() && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_passing() && Instant::now() < deadline => {
+                sleep(RETRY_PAUSE).await
+            }
             Err(error) => return Err(error),
         }
     }
-    handle.ack(&shared.bus).await
 }
 
 async fn finish(
@@ -167,7 +175,7 @@ async fn finish(
 ) -> Result<(), FinishError> {
     append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
     shared.count_completed(&outcome);
-    conclude(shared, handle, &outcome).await?;
+    conclude(shared, handle, &outcome, taken.slot.as_deref()).await?;
     Ok(())
 }
 
@@ -216,7 +224,12 @@ async fn append(
 
 /// How the attempt went, for people (the outcome; its phase is set when no retry follows) and for the
 /// retry policy.
-fn judge(shared: &Shared, task: &Task, taken: &Taken, end: AttemptEnd) -> (Outcome, task::AttemptEnd) {
+fn judge(
+    shared: &Shared,
+    task: &Task,
+    taken: &Taken,
+    end: AttemptEnd,
+) -> (Outcome, task::AttemptEnd) {
     let mut outcome = outcome_of(shared, &task.id, taken, Phase::Failed);
     let ended_as = match end {
         AttemptEnd::NotLaunched(error) => {
@@ -226,7 +239,11 @@ fn judge(shared: &Shared, task: &Task, taken: &Taken, end: AttemptEnd) -> (Outco
                 message: error.to_string(),
                 problems: Vec::new(),
             });
-            if permanent { task::AttemptEnd::SetupFailed } else { task::AttemptEnd::SetupFailedForNow }
+            if permanent {
+                task::AttemptEnd::SetupFailed
+            } else {
+                task::AttemptEnd::SetupFailedForNow
+            }
         }
         AttemptEnd::Broken(error) => {
             outcome.error = Some(ErrorDetail {

@@ -74,7 +74,10 @@ impl LaneWatch {
                 continue;
             }
             if lanes.len() == self.max_lanes {
-                tracing::error!(max_lanes = self.max_lanes, "more lanes match than this worker may serve");
+                tracing::error!(
+                    max_lanes = self.max_lanes,
+                    "more lanes match than this worker may serve"
+                );
                 break;
             }
             // A lease never changes while a lane lives.
@@ -86,7 +89,10 @@ impl LaneWatch {
         }
         self.names.send_if_modified(|names| {
             let new: BTreeSet<_> = lanes.keys().cloned().collect();
-            *names != new && { *names = new; true }
+            *names != new && {
+                *names = new;
+                true
+            }
         });
         self.lanes.send_replace(lanes);
         Ok(())

@@ -39,7 +39,8 @@ pub(super) struct Lease {
 impl Lease {
     /// A lease of which `used` has passed already.
     pub(super) fn start(length: Duration, received: BootInstant) -> Self {
-        let lease = Self { length, deadline: AtomicU64::new(LOST + 1), harmless: AtomicBool::new(false) };
+        let lease =
+            Self { length, deadline: AtomicU64::new(LOST + 1), harmless: AtomicBool::new(false) };
         lease.renew_from(received);
         lease
     }

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
 
+use super::places::{Ask, Places};
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
@@ -68,6 +69,7 @@ pub(super) struct LoopParts {
     pub(super) pulled: mpsc::Receiver<Pulled>,
     pub(super) cancels: Cancels,
     pub(super) control: Subscription,
+    pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) drain: watch::Receiver<Drain>,
     pub(super) presence: PresenceWriter,
     pub(super) presence_tick: Interval,
@@ -83,6 +85,7 @@ struct Active {
 pub(super) struct MainLoop {
     parts: LoopParts,
     active: HashMap<TaskId, Active>,
+    places: Places,
     runs: JoinSet<run::RunEnd>,
     tasks_of_runs: HashMap<Id, TaskId>,
     chores: JoinSet<()>,
@@ -97,9 +100,11 @@ pub(super) struct MainLoop {
 impl MainLoop {
     pub(super) fn new(parts: LoopParts) -> Self {
         metrics::capacity(parts.capacity);
+        let places = Places::new(parts.capacity);
         Self {
             parts,
             active: HashMap::new(),
+            places,
             runs: JoinSet::new(),
             tasks_of_runs: HashMap::new(),
             chores: JoinSet::new(),
@@ -121,6 +126,7 @@ impl MainLoop {
                 Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
                 Some(_) = self.chores.join_next() => {}
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
+                Some(ask) = self.parts.asks.recv() => self.places.on(ask),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
                 Some(request) = self.parts.control.next() => self.on_control(&request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
@@ -134,10 +140,10 @@ impl MainLoop {
     fn tell_room(&self) {
         let room = match self.drain {
             Drain::No if self.paused => 0,
-            Drain::No => self.parts.capacity.saturating_sub(self.active.len()),
+            Drain::No => self.places.room(),
             Drain::Wait | Drain::Stop | Drain::Kill => 0,
         };
-        metrics::tasks_running(self.active.len());
+        metrics::tasks_running(self.places.running());
         self.parts.room.send_if_modified(|known| std::mem::replace(known, room) != room);
     }
 
@@ -169,7 +175,7 @@ impl MainLoop {
             }
             return;
         }
-        if self.paused || self.drain != Drain::No || self.active.len() >= self.parts.capacity {
+        if self.paused || self.drain != Drain::No || self.places.room() == 0 {
             self.hand_back(delivery, EXCESS_DELAY);
             return;
         }
@@ -182,6 +188,7 @@ impl MainLoop {
         let run = self.runs.spawn(run::run(shared, inputs));
         self.tasks_of_runs.insert(run.id(), id.clone());
         self.active.insert(id, active);
+        self.places.enter();
     }
 
     fn hand_back(&mut self, delivery: Delivery, delay: Duration) {
@@ -219,6 +226,7 @@ impl MainLoop {
         };
         let Some(task) = self.tasks_of_runs.remove(&id) else { return };
         self.active.remove(&task);
+        self.places.leave(&task);
         match ended {
             Ok((_, run::RunEnd::Requeued)) => self.report.requeued += 1,
             Ok((_, run::RunEnd::Done)) => {}
@@ -295,6 +303,7 @@ impl MainLoop {
         }
         self.drain = request;
         self.parts.closing.send_replace(true);
+        self.places.close();
         tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
         self.parts.presence.set_state(WorkerState::Draining);
         self.announce();
@@ -302,6 +311,10 @@ impl MainLoop {
             Drain::No => return,
             Drain::Wait => {
                 self.deadline = Some(Instant::now() + self.parts.drain_timeout);
+                // What only waits for its slot can do so elsewhere.
+                for (_, active) in self.active.iter().filter(|(id, _)| self.places.is_waiting(id)) {
+                    set_stop(&active.stop, draining(None));
+                }
                 return;
             }
             Drain::Stop => (None, STOPPING_TIME),
@@ -329,7 +342,7 @@ impl MainLoop {
     }
 
     fn announce(&mut self) {
-        let announce = self.parts.presence.announcement(self.active.len());
+        let announce = self.parts.presence.announcement(self.places.running());
         self.chores.spawn(announce);
     }
 

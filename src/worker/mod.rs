@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! Worker::start ─► services: intake, lane watch, submit service      (one JoinSet, ended at the end)
-//!              └─► main loop ─► run (one per task): prepare ─► claim ─► attempt ─► finish
-//!                                        └── lease keeper, beside it
+//!              └─► main loop ─► run (one per task): prepare ─► admit ─► claim ─► attempt ─► finish
+//!                                                  └── lease keeper, beside it
 //! ```
 
+mod admit;
 mod attempt;
 mod cancel_sweep;
 mod chores;
@@ -16,6 +17,7 @@ mod lanes;
 mod lease;
 mod lease_keeper;
 mod main_loop;
+mod places;
 mod prepare;
 mod presence;
 mod run;

@@ -1,10 +1,11 @@
-//! One task's way through this worker: prepare → claim → attempt → settle, under a lease.
+//! One task's way through this worker: prepare → admit → claim → attempt → settle, under a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::admit::{self, HandBack, Verdict};
 use super::attempt;
 use super::claim::{self, Claim, Intent, Taken};
 use super::finish::{self, FinishError, Settled};
@@ -12,9 +13,10 @@ use super::lease::{BootInstant, Lease};
 use super::lease_keeper::LeaseKeeper;
 use super::prepare::{self, Prepared, Ready};
 use super::shared::Shared;
-use super::stop::canceled;
+use super::stop::{self, canceled};
 use crate::exec::Stop;
 use crate::nats::{AckHandle, BusError, Delivery, Headers, Hold as _};
+use crate::task::SlotRequest;
 use crate::telemetry::metrics;
 use crate::wire::{Attempt, StopReason};
 
@@ -28,6 +30,13 @@ pub(super) struct RunInputs {
     pub(super) handle: watch::Receiver<AckHandle>,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) stop_rx: watch::Receiver<Option<Stop>>,
+}
+
+impl RunInputs {
+    /// A redelivery may have come in the meantime.
+    fn newest_handle(&self) -> AckHandle {
+        self.handle.borrow().clone()
+    }
 }
 
 /// What a run amounts to for the loop.
@@ -88,6 +97,14 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         }
     };
     let lease = Lease::start(shared.lease_of(&delivery.lane), received);
+    let slot = prepared.as_ref().and_then(|ready| ready.task.slot.as_ref());
+    let intent = match admission(shared, &inputs, slot, &lease, intent).await {
+        Ok(Go::Claim(intent)) => intent,
+        Ok(Go::Nowhere(end)) => return Ok(end),
+        Err(error) => return give_back(shared, &inputs, error).await,
+    };
+    let slot = slot.map(|slot| slot.name.as_str());
+    let handle = inputs.newest_handle();
     match claim::claim(shared, delivery, &lease, &intent).await {
         Ok(Claim::Taken(taken)) => {
             let ready = prepared.expect("only a prepared task is taken for a run");
@@ -95,20 +112,49 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         }
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
-            finish::cancel_unstarted(shared, &delivery.handle, &delivery.id, &taken, &stop).await?;
+            finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
             Ok(RunEnd::Done)
         }
         Ok(Claim::Over(outcome)) => {
-            finish::conclude(shared, &delivery.handle, &outcome).await?;
+            finish::conclude(shared, &handle, &outcome, slot).await?;
             Ok(RunEnd::Done)
         }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
-            delivery.handle.ack(&shared.bus).await?;
+            handle.ack(&shared.bus).await?;
             Ok(RunEnd::Done)
         }
-        Err(error) => give_back(shared, delivery, error).await,
+        Ok(Claim::TooLate) => Err(FinishError::Fenced),
+        Err(error) => {
+            let_go(shared, delivery, slot, &lease).await;
+            give_back(shared, &inputs, error).await
+        }
     }
+}
+
+/// Where a delivery goes after its admission.
+enum Go {
+    Claim(Intent),
+    Nowhere(RunEnd),
+}
+
+async fn admission(
+    shared: &Shared,
+    inputs: &RunInputs,
+    slot: Option<&SlotRequest>,
+    lease: &Lease,
+    intent: Intent,
+) -> Result<Go, BusError> {
+    let Some(slot) = slot else { return Ok(Go::Claim(intent)) };
+    Ok(match admit::admit(shared, inputs, slot, lease).await? {
+        Verdict::Admitted | Verdict::Settled => Go::Claim(intent),
+        Verdict::Busy(error) => Go::Claim(Intent::Reject(error)),
+        Verdict::Stopped(stop) => Go::Claim(Intent::Cancel(stop::cause(&stop))),
+        Verdict::HandedBack(HandBack::Draining) => Go::Nowhere(RunEnd::Requeued),
+        Verdict::HandedBack(HandBack::NoPlace | HandBack::Elsewhere(_)) | Verdict::Dropped => {
+            Go::Nowhere(RunEnd::Done)
+        }
+    })
 }
 
 async fn run_taken(
@@ -119,14 +165,8 @@ async fn run_taken(
     lease: &Lease,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
-    let keeper = LeaseKeeper {
-        shared,
-        id,
-        taken,
-        lease,
-        handle: inputs.handle.clone(),
-        stop: &inputs.stop,
-    };
+    let keeper =
+        LeaseKeeper { shared, id, taken, lease, handle: inputs.handle.clone(), stop: &inputs.stop };
     let work = work(shared, inputs, ready, taken, lease);
     tokio::pin!(work);
     // Cancel safe: the keeper holds nothing but the lease's own state; the work is never dropped.
@@ -146,7 +186,7 @@ async fn work(
     lease: &Lease,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
-    let handle = || inputs.handle.borrow().clone();
+    let handle = || inputs.newest_handle();
     let plan = match ready.plan(shared, &inputs.delivery, taken) {
         Ok(plan) => plan,
         Err(error) => {
@@ -170,7 +210,8 @@ async fn work(
     if !lease.is_held() {
         return Err(FinishError::Fenced);
     }
-    let attempt = attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone());
+    let attempt =
+        attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone());
     // Beside the run: nobody waits for the spec before the task has ended.
     let (end, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
     if lease.is_lost() {
@@ -194,14 +235,23 @@ async fn keep_spec(shared: &Shared, delivery: &Delivery, taken: &Taken) {
     }
 }
 
+/// Nothing was started, and a new task has nothing to hold its slot for; one that ran before keeps it
+/// until its chain ends.
+async fn let_go(shared: &Shared, delivery: &Delivery, slot: Option<&str>, lease: &Lease) {
+    if delivery.delivered == 1 && lease.is_held() {
+        shared.release(slot, &delivery.id).await;
+    }
+}
+
 /// The server was away while the task was being taken, so nothing was started.
 async fn give_back(
     shared: &Shared,
-    delivery: &Delivery,
+    inputs: &RunInputs,
     error: BusError,
 ) -> Result<RunEnd, FinishError> {
-    tracing::warn!(task = %delivery.id, %error, "a task could not be taken; it is handed back");
+    tracing::warn!(task = %inputs.delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
-    delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
+    let handle = inputs.newest_handle();
+    handle.nak(&shared.bus, TRY_AGAIN).await?;
     Ok(RunEnd::Done)
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::task::{self, DuplicateRunner, RouteError, RouteTable};
-use crate::task::{PlanError, RunIdentity, RunnerPolicy};
 use crate::task::{LaunchPlan, Task};
+use crate::task::{PlanError, RunIdentity, RunnerPolicy};
 use crate::wire::{Kind, LaneRecord, RunnerPresence, Selector};
 
 /// Turns tasks of one kind into launch plans.

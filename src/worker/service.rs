@@ -45,9 +45,7 @@ async fn answer(client: Client, request: ServiceRequest) {
             Ok(submission) => SubmitReply::Accepted(submission.task),
             Err(error) => SubmitReply::Refused { error: chain(&error), problems: Vec::new() },
         },
-        Err(problems) => {
-            SubmitReply::Refused { error: "the spec is not valid".into(), problems }
-        }
+        Err(problems) => SubmitReply::Refused { error: "the spec is not valid".into(), problems },
     };
     let payload = serde_json::to_vec(&reply).expect("a reply is plain JSON");
     if let Err(error) = request.reply(payload.into()).await {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::lanes::Lanes;
+use super::places::Ask;
 use super::runner::{LineLog, Router};
 use crate::exec::Spawner;
 use crate::nats::topology::DEFAULT_LEASE;
-use crate::nats::{Bus, OutputPublisher, StatusLog};
+use crate::nats::{Bus, OutputPublisher, Slots, StatusLog};
 use crate::telemetry::metrics;
-use crate::wire::{LaneId, Outcome, WorkerId};
+use crate::wire::{LaneId, Outcome, SlotRecord, TaskId, WorkerId};
 
 /// How long one step of a task's chain waits for a server that is away, as far as the lease lasts.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +22,11 @@ pub(super) struct Shared {
     pub(super) worker: WorkerId,
     pub(super) bus: Bus,
     pub(super) log: StatusLog,
+    pub(super) slots: Slots,
+    /// Changes of slots as they are heard.
+    pub(super) slot_changes: broadcast::Sender<Arc<SlotRecord>>,
+    /// Where runs ask for another sort of place.
+    pub(super) places: mpsc::Sender<Ask>,
     pub(super) publisher: OutputPublisher,
     pub(super) spawner: Spawner,
     pub(super) router: Arc<Router>,
@@ -33,6 +39,15 @@ impl Shared {
         self.lanes.borrow().get(lane).map_or(DEFAULT_LEASE, |lane| lane.lease)
     }
 
+    /// Gives back a task's slot after the end of its chain. A failure is only a delay: whoever wants
+    /// the slot sees that the task has ended.
+    pub(super) async fn release(&self, slot: Option<&str>, task: &TaskId) {
+        let Some(slot) = slot else { return };
+        if let Err(error) = self.slots.release(slot, task).await {
+            tracing::warn!(%task, slot, %error, "a slot was not given back; the next task that wants it does it");
+        }
+    }
+
     /// How lines of a runner's tasks go to the log, if they do.
     pub(super) fn line_log(&self, runner: &str) -> Option<LineLog> {
         self.router.runner(runner)?.line_log()
@@ -40,7 +55,8 @@ impl Shared {
 
     /// Counts and logs an outcome that this worker recorded.
     pub(super) fn count_completed(&self, outcome: &Outcome) {
-        let run_time = outcome.started_at.map(|started| outcome.finished_at.duration_since(started));
+        let run_time =
+            outcome.started_at.map(|started| outcome.finished_at.duration_since(started));
         let run_time = run_time.and_then(|time| Duration::try_from(time).ok());
         metrics::task_completed(outcome.runner.as_deref(), outcome.phase, run_time);
         tracing::info!(

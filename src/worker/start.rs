@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::admit;
 use super::chores::{self, Sort};
 use super::lanes::{LaneWatch, Lanes};
 use super::main_loop::{Drain, LoopParts, MainLoop, Report};
+use super::places;
 use super::presence::{PresenceWriter, features};
 use super::runner::{Router, Runner};
 use super::service;
@@ -22,10 +24,13 @@ use crate::nats::presence::PRESENCE_INTERVAL;
 use crate::nats::topology::{self, TopologyError, TopologySettings};
 use crate::nats::{
     Bus, BusError, Cancels, Intake, IntakeInputs, Link, LinkState, OutputPublisher, PullHealth,
-    StatusLog,
+    SlotChanges, Slots, StatusLog,
 };
 use crate::task::DuplicateRunner;
 use crate::wire::{WorkerId, WorkerPresence, WorkerState};
+
+/// Changes of slots that a task which waits for one may be behind with.
+const SLOT_CHANGES: usize = 256;
 
 /// How a worker is set up.
 pub struct WorkerSettings {
@@ -120,6 +125,10 @@ impl Worker {
         services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
         services.spawn(chores::run(bus.clone(), Sort::Cancels));
         services.spawn(chores::run(bus.clone(), Sort::Due));
+        let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
+        let heard = SlotChanges::listen(&bus).await?;
+        services.spawn(admit::forward(heard, slot_changes.clone()));
+        let (places, asks) = places::asks();
         if settings.submit_service {
             services.spawn(service::run(bus.clone(), settings.worker.clone()));
         }
@@ -134,6 +143,9 @@ impl Worker {
         let shared = Shared {
             worker: settings.worker,
             log: StatusLog::new(bus.clone()),
+            slots: Slots::new(bus.clone()),
+            slot_changes,
+            places,
             publisher: OutputPublisher::new(bus.clone()),
             bus: bus.clone(),
             spawner,
@@ -149,6 +161,7 @@ impl Worker {
             pulled,
             cancels,
             control,
+            asks,
             drain: drain_rx,
             presence,
             presence_tick,
@@ -162,7 +175,12 @@ impl Worker {
 
     /// Asks the worker to end; a request that is less urgent than one before has no effect.
     pub fn drain(&self, how: Drain) {
-        self.drain.send_if_modified(|known| how > *known && { *known = how; true });
+        self.drain.send_if_modified(|known| {
+            how > *known && {
+                *known = how;
+                true
+            }
+        });
     }
 
     /// Says whether the worker can take tasks.

@@ -5,10 +5,14 @@ use std::time::Duration;
 use crate::exec::Stop;
 use crate::wire::{CancelRequest, Cause, StopReason};
 
-/// A stop on somebody's wish.
+/// A stop on somebody's wish, or because a newer task takes the slot.
 pub(super) fn canceled(request: CancelRequest) -> Stop {
+    let reason = match request.replaced_by {
+        Some(_) => StopReason::Replaced,
+        None => StopReason::Canceled,
+    };
     Stop {
-        reason: StopReason::Canceled,
+        reason,
         grace: request.grace_ms.map(Duration::from_millis),
         by: request.by,
         message: request.reason,

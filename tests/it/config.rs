@@ -16,10 +16,7 @@ fn raw(text: &str) -> RawConfig {
 }
 
 fn host() -> Host {
-    Host {
-        hostname: "h".to_owned(),
-        cores: NonZeroUsize::new(3).expect("3 is not 0"),
-    }
+    Host { hostname: "h".to_owned(), cores: NonZeroUsize::new(3).expect("3 is not 0") }
 }
 
 fn resolve(text: &str) -> Result<Config, Vec<Problem>> {
@@ -71,13 +68,8 @@ fn the_example_shows_every_key_and_no_other() {
 /// Compares a table's keys with those that serde names when it refuses an unknown one.
 fn keys<T: serde::de::DeserializeOwned + std::fmt::Debug>(table: &toml::Table, unknown: &str) {
     let error = toml::from_str::<T>(unknown).expect_err("an unknown key");
-    let known: BTreeSet<String> = error
-        .message()
-        .split('`')
-        .skip(3)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
+    let known: BTreeSet<String> =
+        error.message().split('`').skip(3).step_by(2).map(str::to_owned).collect();
     let shown: BTreeSet<String> = table.keys().cloned().collect();
     assert_eq!(shown, known);
 }
@@ -85,17 +77,9 @@ fn keys<T: serde::de::DeserializeOwned + std::fmt::Debug>(table: &toml::Table, u
 #[test]
 fn without_a_file_there_is_one_runner_without_limits() {
     let config = good("");
-    let [runner] = config.worker.runners.as_slice() else {
-        panic!("one runner")
-    };
-    assert_eq!(
-        (runner.name.as_str(), runner.kind),
-        ("default", Kind::Subprocess)
-    );
-    assert_eq!(
-        (runner.max_timeout, &runner.inherit_env),
-        (None, &InheritEnv::None)
-    );
+    let [runner] = config.worker.runners.as_slice() else { panic!("one runner") };
+    assert_eq!((runner.name.as_str(), runner.kind), ("default", Kind::Subprocess));
+    assert_eq!((runner.max_timeout, &runner.inherit_env), (None, &InheritEnv::None));
     assert_eq!(config.worker.capacity.get(), 3);
     assert_eq!(config.worker.labels["hostname"], "h");
     assert_eq!(config.nats.servers, ["nats://127.0.0.1:4222"]);
@@ -108,10 +92,7 @@ fn every_wrong_value_is_reported_at_once() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/invalid");
     let read = |name: &str| fs::read_to_string(data.join(name)).expect("the file is there");
     let problems = resolve(&read("worker.toml")).expect_err("everything is wrong");
-    let found: BTreeSet<&str> = problems
-        .iter()
-        .map(|problem| problem.path.as_str())
-        .collect();
+    let found: BTreeSet<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
     let wanted = read("worker.paths");
     assert_eq!(found, wanted.lines().collect());
 }
@@ -143,10 +124,7 @@ fn no_secret_is_printed() {
         let problems = resolve(text).expect_err("it is wrong");
         assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
     }
-    for text in [
-        "nats = { token = 'hunter2' }",
-        "nats = { servers = ['nats://u:hunter2@h'] }",
-    ] {
+    for text in ["nats = { token = 'hunter2' }", "nats = { servers = ['nats://u:hunter2@h'] }"] {
         let shown = format!("{:?}", raw(text));
         assert!(!shown.contains("hunter2"), "{shown}");
     }
@@ -155,14 +133,8 @@ fn no_secret_is_printed() {
 #[test]
 fn a_login_in_a_url_is_taken_out_of_it() {
     let config = good("nats = { servers = ['nats://a%40b:p%3Aw@h:1,tls://h:2', 'h3'] }");
-    assert_eq!(
-        config.nats.servers,
-        ["nats://h:1", "tls://h:2", "nats://h3"]
-    );
-    let Auth::UserPassword {
-        user,
-        password: SecretSource::Inline(password),
-    } = config.nats.auth
+    assert_eq!(config.nats.servers, ["nats://h:1", "tls://h:2", "nats://h3"]);
+    let Auth::UserPassword { user, password: SecretSource::Inline(password) } = config.nats.auth
     else {
         panic!("a user and a password")
     };
@@ -186,19 +158,13 @@ fn a_file_with_a_mistake_is_refused_with_its_place_but_not_its_text() {
         assert!(error.contains(place), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
-    let flags = RawConfig {
-        namespace: Some("flag".to_owned()),
-        ..RawConfig::default()
-    };
+    let flags = RawConfig { namespace: Some("flag".to_owned()), ..RawConfig::default() };
     fs::write(&path, "namespace = 'file'\n[worker]\nlease = '9s'\n").expect("it can be written");
     let config = Config::load(Some(&path), flags).expect("it is good");
     assert_eq!(config.namespace.as_str(), "flag");
     assert_eq!(config.worker.lease, Duration::from_secs(9));
     let absent = Config::load(Some(&folder.path().join("absent")), RawConfig::default());
-    assert!(
-        matches!(absent, Err(ConfigErrors::Read { .. })),
-        "{absent:?}"
-    );
+    assert!(matches!(absent, Err(ConfigErrors::Read { .. })), "{absent:?}");
 }
 
 #[test]
@@ -208,12 +174,7 @@ fn the_route_table_has_the_labels_that_selectors_see() {
     );
     let table = config.worker.route_table();
     let labels = &table.entries()[0].labels;
-    for (key, value) in [
-        ("os", "mine"),
-        ("hostname", "h"),
-        ("zone", "b"),
-        ("runner-name", "r"),
-    ] {
+    for (key, value) in [("os", "mine"), ("hostname", "h"), ("zone", "b"), ("runner-name", "r")] {
         assert_eq!(labels[key], value, "{key}");
     }
     assert!(labels.contains_key("arch"));
@@ -225,17 +186,11 @@ fn a_policy_never_inherits_the_workers_credentials() {
         ["LANG", "HOME", "NATS_PASSWORD", "RUNLANE_TOKEN"]
             .map(|name| (name.to_owned(), "x".to_owned()))
     };
-    for (inherit, wanted) in [
-        ("'none'", vec![]),
-        ("'all'", vec!["HOME", "LANG"]),
-        ("['LANG', 'TZ']", vec!["LANG"]),
-    ] {
+    for (inherit, wanted) in
+        [("'none'", vec![]), ("'all'", vec!["HOME", "LANG"]), ("['LANG', 'TZ']", vec!["LANG"])]
+    {
         let config = good(&format!("[[runner]]\nname = 'r'\ninherit_env = {inherit}"));
         let policy = config.worker.runners[0].policy(vars());
-        assert_eq!(
-            policy.inherited.keys().collect::<Vec<_>>(),
-            wanted,
-            "{inherit}"
-        );
+        assert_eq!(policy.inherited.keys().collect::<Vec<_>>(), wanted, "{inherit}");
     }
 }

@@ -19,17 +19,11 @@ const NKEY_SEED: &str = "SUAMYSVYJQBHBB7UAZJVGEMLA5QB5AENXNNWV6P5HK75TR3LHK3YOVQ
 const NKEY_PUBLIC: &str = "UCRCNIMMEDO7BZIQKOBCDRA573UAFC2ILP2BXHPCCS2WTXDTQ3JATKMX";
 
 fn with_auth(server: &TestServer, auth: Auth) -> ConnectSettings {
-    ConnectSettings {
-        auth,
-        ..server.settings()
-    }
+    ConnectSettings { auth, ..server.settings() }
 }
 
 fn user(user: &str, password: &str) -> Auth {
-    Auth::UserPassword {
-        user: user.to_owned(),
-        password: Secret::new(password),
-    }
+    Auth::UserPassword { user: user.to_owned(), password: Secret::new(password) }
 }
 
 fn full(error: &dyn std::error::Error) -> String {
@@ -43,17 +37,11 @@ fn full(error: &dyn std::error::Error) -> String {
 async fn user_and_password_open_and_a_wrong_one_is_named_without_the_password() {
     let server =
         TestServer::start_with("authorization { user: me, password: \"right one\" }").await;
-    let connected = connect(&with_auth(&server, user("me", "right one")))
-        .await
-        .expect("lets us in");
+    let connected =
+        connect(&with_auth(&server, user("me", "right one"))).await.expect("lets us in");
     assert!(connected.version >= "2.14.0".parse().expect("a version"));
-    let error = connect(&with_auth(&server, user("me", "wr0ng")))
-        .await
-        .expect_err("refused");
-    assert!(
-        matches!(error, ConnectError::Unauthorized { .. }),
-        "{error}"
-    );
+    let error = connect(&with_auth(&server, user("me", "wr0ng"))).await.expect_err("refused");
+    assert!(matches!(error, ConnectError::Unauthorized { .. }), "{error}");
     let text = full(&error);
     assert!(
         text.contains("\"me\"") && text.contains(&server.url()) && !text.contains("wr0ng"),
@@ -65,17 +53,13 @@ async fn user_and_password_open_and_a_wrong_one_is_named_without_the_password() 
     let mut settings = server.settings();
     let url = server.url().replace("nats://", "nats://me:right%20one@");
     settings.servers = vec![ServerUrl::new(url)];
-    connect(&settings)
-        .await
-        .expect("user and password in the URL");
+    connect(&settings).await.expect("user and password in the URL");
 }
 
 #[tokio::test]
 async fn a_token_opens() {
     let server = TestServer::start_with("authorization { token: tok3n }").await;
-    connect(&with_auth(&server, Auth::Token(Secret::new("tok3n"))))
-        .await
-        .expect("lets us in");
+    connect(&with_auth(&server, Auth::Token(Secret::new("tok3n")))).await.expect("lets us in");
     let error = connect(&with_auth(&server, Auth::Token(Secret::new("other")))).await;
     assert!(matches!(error, Err(ConnectError::Unauthorized { .. })));
 }
@@ -87,21 +71,13 @@ async fn an_nkey_seed_file_opens_and_a_bad_one_is_named() {
     let dir = tempfile::tempdir().expect("temp dir");
     let seed = dir.path().join("user.nk");
     std::fs::write(&seed, format!("{NKEY_SEED}\n{NKEY_PUBLIC}\n")).expect("temp dir");
-    connect(&with_auth(&server, Auth::NkeyFile(seed.clone())))
-        .await
-        .expect("lets us in");
+    connect(&with_auth(&server, Auth::NkeyFile(seed.clone()))).await.expect("lets us in");
     std::fs::write(&seed, "nothing here\n").expect("temp dir");
-    let error = connect(&with_auth(&server, Auth::NkeyFile(seed.clone())))
-        .await
-        .expect_err("no seed");
-    assert!(
-        matches!(&error, ConnectError::File { path, .. } if *path == seed),
-        "{error}"
-    );
+    let error =
+        connect(&with_auth(&server, Auth::NkeyFile(seed.clone()))).await.expect_err("no seed");
+    assert!(matches!(&error, ConnectError::File { path, .. } if *path == seed), "{error}");
     let missing = dir.path().join("missing.creds");
-    let error = connect(&with_auth(&server, Auth::CredsFile(missing)))
-        .await
-        .expect_err("no file");
+    let error = connect(&with_auth(&server, Auth::CredsFile(missing))).await.expect_err("no file");
     assert!(error.to_string().contains("missing.creds"), "{error}");
 }
 
@@ -114,26 +90,18 @@ async fn an_unreachable_server_is_named_with_all_that_were_tried() {
     let error = connect(&settings).await.expect_err("nobody there");
     let text = full(&error);
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{text}");
-    assert!(
-        text.contains("nats://127.0.0.1:1, 127.0.0.1:2") && text.contains("refused"),
-        "{text}"
-    );
+    assert!(text.contains("nats://127.0.0.1:1, 127.0.0.1:2") && text.contains("refused"), "{text}");
     assert!(!text.contains("secret"), "{text}");
     let settings = ConnectSettings {
         servers: ServerUrl::list("http://127.0.0.1"),
         ..ConnectSettings::default()
     };
-    assert!(matches!(
-        connect(&settings).await,
-        Err(ConnectError::Url { .. })
-    ));
+    assert!(matches!(connect(&settings).await, Err(ConnectError::Url { .. })));
 }
 
 #[tokio::test]
 async fn a_server_that_never_greets_ends_in_time_and_leaves_the_next_one_its_share() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let silent = format!("nats://{}", silent.local_addr().expect("bound"));
     let mut settings = ConnectSettings {
         servers: vec![ServerUrl::new(&silent)],
@@ -161,31 +129,17 @@ async fn an_account_without_jetstream_is_refused_though_the_server_has_it() {
     let accounts = "accounts { A { jetstream: enabled, users: [ { user: a, password: a } ] }, \
          B { users: [ { user: b, password: b } ] } }";
     let server = TestServer::start_with(accounts).await;
-    connect(&with_auth(&server, user("a", "a")))
-        .await
-        .expect("has JetStream");
-    let error = connect(&with_auth(&server, user("b", "b")))
-        .await
-        .expect_err("has none");
-    assert!(
-        matches!(error, ConnectError::NoJetStream { .. }),
-        "{}",
-        full(&error)
-    );
+    connect(&with_auth(&server, user("a", "a"))).await.expect("has JetStream");
+    let error = connect(&with_auth(&server, user("b", "b"))).await.expect_err("has none");
+    assert!(matches!(error, ConnectError::NoJetStream { .. }), "{}", full(&error));
 }
 
 #[tokio::test]
 async fn a_server_that_is_too_old_is_refused_with_both_versions() {
     let Some(old) = old_server() else { return };
     let server = TestServer::start_changed(|options| options.binary = old).await;
-    let error = connect(&server.settings())
-        .await
-        .expect_err("too old")
-        .to_string();
-    assert!(
-        error.contains("2.12.8") && error.contains("2.14.0"),
-        "{error}"
-    );
+    let error = connect(&server.settings()).await.expect_err("too old").to_string();
+    assert!(error.contains("2.12.8") && error.contains("2.14.0"), "{error}");
 }
 
 #[tokio::test]
@@ -193,27 +147,14 @@ async fn the_link_goes_down_with_the_server_and_comes_back_with_it() {
     let mut server = TestServer::start().await;
     let connected = server.connect().await;
     let mut link = connected.link.clone();
-    assert_eq!(
-        (link.borrow().state.clone(), link.borrow().reconnects),
-        (LinkState::Up, 0)
-    );
+    assert_eq!((link.borrow().state.clone(), link.borrow().reconnects), (LinkState::Up, 0));
     server.kill().await;
     let down = link.wait_for(|link| matches!(link.state, LinkState::Down { .. }));
-    timeout(Duration::from_secs(5), down)
-        .await
-        .expect("in time")
-        .expect("the client lives");
+    timeout(Duration::from_secs(5), down).await.expect("in time").expect("the client lives");
     server.restart().await;
     let up = link.wait_for(|link| link.state == LinkState::Up && link.reconnects == 1);
-    timeout(Duration::from_secs(10), up)
-        .await
-        .expect("in time")
-        .expect("the client lives");
-    connected
-        .jetstream
-        .query_account()
-        .await
-        .expect("works again");
+    timeout(Duration::from_secs(10), up).await.expect("in time").expect("the client lives");
+    connected.jetstream.query_account().await.expect("works again");
 }
 
 #[tokio::test]
@@ -246,27 +187,17 @@ async fn tls_with_a_ca_and_a_client_certificate() {
         tls: TlsSettings {
             mode: TlsMode::Required,
             ca: ca.map(|name| pki.file(name)),
-            identity: client.then(|| TlsIdentity {
-                cert: pki.file("client.pem"),
-                key: pki.file("client.key"),
-            }),
+            identity: client
+                .then(|| TlsIdentity { cert: pki.file("client.pem"), key: pki.file("client.key") }),
         },
         ..server.settings()
     };
-    connect(&tls(Some("ca.pem"), true))
-        .await
-        .expect("both sides are known");
+    connect(&tls(Some("ca.pem"), true)).await.expect("both sides are known");
     for settings in [tls(Some("ca.pem"), false), tls(Some("other-ca.pem"), true)] {
         let error = connect(&settings).await.expect_err("one side is not known");
-        assert!(
-            matches!(error, ConnectError::Tls { .. }),
-            "{}",
-            full(&error)
-        );
+        assert!(matches!(error, ConnectError::Tls { .. }), "{}", full(&error));
     }
-    let error = connect(&tls(Some("missing.pem"), true))
-        .await
-        .expect_err("no file");
+    let error = connect(&tls(Some("missing.pem"), true)).await.expect_err("no file");
     assert!(error.to_string().contains("missing.pem"), "{error}");
 }
 
@@ -281,25 +212,15 @@ async fn tls_first_and_required_tls_against_servers_with_and_without() {
         file("server.key")
     );
     let tls = |server: &TestServer, mode| ConnectSettings {
-        tls: TlsSettings {
-            mode,
-            ca: Some(pki.file("ca.pem")),
-            identity: None,
-        },
+        tls: TlsSettings { mode, ca: Some(pki.file("ca.pem")), identity: None },
         ..server.settings()
     };
     let first = TestServer::start_with(&config).await;
-    connect(&tls(&first, TlsMode::First))
-        .await
-        .expect("TLS first");
+    connect(&tls(&first, TlsMode::First)).await.expect("TLS first");
     let plain = TestServer::start().await;
     for mode in [TlsMode::Required, TlsMode::First] {
         let error = connect(&tls(&plain, mode)).await.expect_err("no TLS there");
-        assert!(
-            matches!(error, ConnectError::Tls { .. }),
-            "{}",
-            full(&error)
-        );
+        assert!(matches!(error, ConnectError::Tls { .. }), "{}", full(&error));
     }
 }
 
@@ -310,9 +231,7 @@ struct Pki {
 
 impl Pki {
     fn make() -> Self {
-        let pki = Self {
-            dir: tempfile::tempdir().expect("temp dir"),
-        };
+        let pki = Self { dir: tempfile::tempdir().expect("temp dir") };
         for ca in ["ca", "other-ca"] {
             pki.openssl(&format!(
                 "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={ca} \
@@ -343,11 +262,7 @@ impl Pki {
             .current_dir(self.dir.path())
             .output();
         let output = output.expect("the openssl command is there");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -15,24 +15,14 @@ async fn stream_with_one_message(server: &TestServer) {
         subjects: vec!["keep.>".to_owned()],
         ..stream::Config::default()
     };
-    jetstream
-        .create_stream(config)
-        .await
-        .expect("JetStream works");
-    let ack = jetstream
-        .publish("keep.a", "kept".into())
-        .await
-        .expect("published");
+    jetstream.create_stream(config).await.expect("JetStream works");
+    let ack = jetstream.publish("keep.a", "kept".into()).await.expect("published");
     ack.await.expect("stored");
 }
 
 async fn messages_kept(server: &TestServer) -> u64 {
     let stream = server.jetstream().await.get_stream("KEEP").await;
-    stream
-        .expect("the stream is there")
-        .cached_info()
-        .state
-        .messages
+    stream.expect("the stream is there").cached_info().state.messages
 }
 
 async fn until_gone(pid: u32) {
@@ -63,10 +53,7 @@ async fn a_restart_keeps_port_and_data_after_a_stop_and_after_a_crash() {
     let first = server.pid();
     server.restart().await;
     assert!(!is_alive(first));
-    assert_eq!(
-        (server.url(), messages_kept(&server).await),
-        (url.clone(), 1)
-    );
+    assert_eq!((server.url(), messages_kept(&server).await), (url.clone(), 1));
     let second = server.pid();
     server.kill().await;
     assert!(!is_alive(second));
@@ -91,10 +78,7 @@ async fn the_server_is_in_its_own_process_group() {
     let server = TestServer::start().await;
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("alive");
     // proc_pid_stat(5): after the name come state, parent, group.
-    let group = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.split(' ').nth(2));
+    let group = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(2));
     assert_eq!(group, Some(server.pid().to_string().as_str()));
 }
 
@@ -113,25 +97,15 @@ async fn a_second_server_on_the_same_directory_is_refused_and_names_the_first() 
 #[tokio::test]
 async fn a_taken_port_and_a_wrong_configuration_show_the_servers_own_words() {
     let first = TestServer::start().await;
-    let port = first
-        .url()
-        .rsplit(':')
-        .next()
-        .and_then(|port| port.parse().ok());
+    let port = first.url().rsplit(':').next().and_then(|port| port.parse().ok());
     let dir = tempfile::tempdir().expect("temp dir");
     let mut options = DevServerOptions::new(binary().await, dir.path());
     options.port = port;
-    let error = DevServer::start(options.clone())
-        .await
-        .expect_err("taken")
-        .to_string();
+    let error = DevServer::start(options.clone()).await.expect_err("taken").to_string();
     assert!(error.contains("address already in use"), "{error}");
     options.port = None;
     options.extra_config = "no_such_option: 1".to_owned();
-    let error = DevServer::start(options)
-        .await
-        .expect_err("wrong")
-        .to_string();
+    let error = DevServer::start(options).await.expect_err("wrong").to_string();
     assert!(error.contains("no_such_option"), "{error}");
 }
 
@@ -146,15 +120,9 @@ async fn two_fetches_at_once_leave_one_whole_binary() {
     let (first, second) = tokio::join!(find(&options), find(&options));
     let (first, second) = (first.expect("fetched"), second.expect("fetched"));
     assert_eq!(first, second);
-    let left: Vec<_> = std::fs::read_dir(cache.path())
-        .expect("made")
-        .flatten()
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(cache.path()).expect("made").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
-    let refused = FindOptions {
-        fetch: Fetch::Refused,
-        ..options
-    };
+    let refused = FindOptions { fetch: Fetch::Refused, ..options };
     let cached = find(&refused).await.expect("from the cache");
     assert_eq!(cached.path, first.path);
     assert!(Path::new(&cached.path).starts_with(cache.path()));

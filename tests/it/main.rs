@@ -11,6 +11,7 @@ mod layering;
 mod process;
 mod python_client;
 mod schema;
+mod slots;
 mod solti;
 mod specs;
 mod support;

@@ -35,18 +35,13 @@ fn plan(mark: &Mark, program: Program) -> LaunchPlan {
         timeout: None,
         stop_signal: TERM,
         grace: Duration::from_secs(5),
-        output: OutputLimits {
-            max_bytes: u64::MAX,
-        },
+        output: OutputLimits { max_bytes: u64::MAX },
     }
 }
 
 fn command(command: &str, args: &[&str]) -> Program {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    Program::Command {
-        command: command.to_owned(),
-        args,
-    }
+    Program::Command { command: command.to_owned(), args }
 }
 
 fn sh(mark: &Mark, script: &str) -> LaunchPlan {
@@ -62,15 +57,8 @@ struct Run {
 
 /// Runs a plan to its end. At the end nothing with the mark may be alive, without any waiting.
 async fn run(mark: &Mark, plan: &LaunchPlan) -> Run {
-    let Launched {
-        mut stdout,
-        mut stderr,
-        mut process,
-        ..
-    } = spawner()
-        .launch(plan)
-        .await
-        .expect("the plan can be launched");
+    let Launched { mut stdout, mut stderr, mut process, .. } =
+        spawner().launch(plan).await.expect("the plan can be launched");
     let run = async {
         let end = async {
             let exit = process.wait().await.expect("the task ends");
@@ -78,23 +66,15 @@ async fn run(mark: &Mark, plan: &LaunchPlan) -> Run {
             exit
         };
         let (exit, stdout, stderr) = tokio::join!(end, text(&mut stdout), text(&mut stderr));
-        Run {
-            exit,
-            stdout,
-            stderr,
-        }
+        Run { exit, stdout, stderr }
     };
-    tokio::time::timeout(DEADLINE, run)
-        .await
-        .expect("the task ends in time")
+    tokio::time::timeout(DEADLINE, run).await.expect("the task ends in time")
 }
 
 /// Reads a pipe to its end.
 async fn text(pipe: &mut pipe::Receiver) -> String {
     let mut text = String::new();
-    pipe.read_to_string(&mut text)
-        .await
-        .expect("the pipe can be read");
+    pipe.read_to_string(&mut text).await.expect("the pipe can be read");
     text
 }
 
@@ -106,13 +86,8 @@ async fn line(pipe: &mut pipe::Receiver) -> String {
             line.push(pipe.read_u8().await.expect("the line has an end"));
         }
     };
-    tokio::time::timeout(DEADLINE, read)
-        .await
-        .expect("the line comes in time");
-    String::from_utf8(line)
-        .expect("the line is text")
-        .trim_end()
-        .to_owned()
+    tokio::time::timeout(DEADLINE, read).await.expect("the line comes in time");
+    String::from_utf8(line).expect("the line is text").trim_end().to_owned()
 }
 
 /// Supervises a launched task to its end, after which nothing of it may be alive.
@@ -124,9 +99,7 @@ async fn supervised(
     stop: watch::Receiver<Option<Stop>>,
 ) -> Ended {
     let ended = supervise(&mut launched.process, timeout, grace, TERM, stop);
-    let ended = tokio::time::timeout(DEADLINE, ended)
-        .await
-        .expect("the task ends in time");
+    let ended = tokio::time::timeout(DEADLINE, ended).await.expect("the task ends in time");
     mark.assert_none_alive();
     ended.expect("the task's end is known")
 }

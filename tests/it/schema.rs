@@ -22,10 +22,7 @@ fn the_schema_files_are_fresh() {
     }
     for (name, text) in &files {
         let stored = fs::read_to_string(folder().join(name)).unwrap_or_default();
-        assert!(
-            stored == *text,
-            "schemas/{name} is stale: run `runlane schema --write schemas`"
-        );
+        assert!(stored == *text, "schemas/{name} is stale: run `runlane schema --write schemas`");
     }
     let named: BTreeSet<String> = files.into_iter().map(|(name, _)| name).collect();
     let there = fs::read_dir(folder()).expect("the folder is there");
@@ -37,16 +34,8 @@ fn the_schema_files_are_fresh() {
 #[test]
 fn each_schema_says_what_it_is() {
     for (name, schema) in schema::all() {
-        assert_eq!(
-            schema["$schema"], "https://json-schema.org/draft/2020-12/schema",
-            "{name}"
-        );
-        assert!(
-            schema["$id"]
-                .as_str()
-                .is_some_and(|id| id.starts_with("urn:runlane:")),
-            "{name}"
-        );
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema", "{name}");
+        assert!(schema["$id"].as_str().is_some_and(|id| id.starts_with("urn:runlane:")), "{name}");
         assert!(schema["title"].is_string(), "{name}");
     }
 }
@@ -58,9 +47,8 @@ fn every_property_is_described() {
             let place = format!("{place}/{name}");
             if name == "properties" {
                 for (property, schema) in inner.as_object().into_iter().flatten() {
-                    let told = ["description", "const", "$ref"]
-                        .iter()
-                        .any(|k| schema.get(k).is_some());
+                    let told =
+                        ["description", "const", "$ref"].iter().any(|k| schema.get(k).is_some());
                     if !told {
                         missing.push(format!("{place}/{property}"));
                     }
@@ -78,9 +66,7 @@ fn every_property_is_described() {
 
 #[test]
 fn times_are_date_times() {
-    let (_, outcome) = schema::all()
-        .into_iter()
-        .find(|(name, _)| *name == "outcome.json")
-        .expect("outcome");
+    let (_, outcome) =
+        schema::all().into_iter().find(|(name, _)| *name == "outcome.json").expect("outcome");
     assert_eq!(outcome["properties"]["finishedAt"]["format"], "date-time");
 }

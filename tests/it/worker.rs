@@ -82,7 +82,8 @@ async fn a_cancel_ends_a_running_task_and_everything_it_started() {
     let fleet = Fleet::new(&server).await;
     let _worker = fleet.worker(&server, "w1", 2).await;
     let mark = Mark::new();
-    let script = marked(&mark, "(setsid sleep 600 &) ; trap 'exit 3' TERM; echo up; sleep 600 & wait");
+    let script =
+        marked(&mark, "(setsid sleep 600 &) ; trap 'exit 3' TERM; echo up; sleep 600 & wait");
     let id = fleet.shell("sleeper", &script).await;
     until("both sleepers run", || mark.alive().len() >= 2).await;
     let request = r#"{"reason":"enough","by":"a test"}"#;
@@ -201,7 +202,9 @@ async fn a_server_restart_in_the_middle_loses_nothing() {
     let _two = fleet.worker(&server, "w2", 4).await;
     let mut ids = Vec::new();
     for n in 0..40 {
-        ids.push(fleet.shell(&format!("t{n}"), "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done").await);
+        ids.push(
+            fleet.shell(&format!("t{n}"), "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done").await,
+        );
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.kill().await;

@@ -64,8 +64,7 @@ impl Child<'_> {
             }
             if let Err(error) = step(self) {
                 // As above.
-                pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0)))
-                    .ok();
+                pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0))).ok();
                 return 1;
             }
         }
@@ -90,9 +89,7 @@ impl Setup {
             None => Self::Died,
             Some([READY, ..]) => Self::Done,
             Some([step, errno @ ..]) => {
-                let name = STEPS
-                    .get(usize::from(*step))
-                    .map_or("setup", |(name, _)| name);
+                let name = STEPS.get(usize::from(*step)).map_or("setup", |(name, _)| name);
                 let errno = errno.try_into().map_or(0, i32::from_le_bytes);
                 Self::Failed(name, Errno::from_raw(errno))
             }
@@ -123,11 +120,7 @@ fn set_umask() -> io::Result<()> {
 /// Ends this process with task-init, even if that was killed before the request for it.
 fn die_with(init: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() == init {
-        Ok(())
-    } else {
-        Err(Errno::ESRCH.into())
-    }
+    if getppid() == init { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
 
 fn stdio(child: &Child<'_>) -> io::Result<()> {
@@ -170,9 +163,6 @@ mod tests {
             Setup::Failed(EXEC, Errno::ENOENT)
         );
         let chdir_failed = record(5, Errno::EACCES as i32);
-        assert_eq!(
-            Setup::parse(&chdir_failed),
-            Setup::Failed("chdir", Errno::EACCES)
-        );
+        assert_eq!(Setup::parse(&chdir_failed), Setup::Failed("chdir", Errno::EACCES));
     }
 }

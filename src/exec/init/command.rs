@@ -42,13 +42,8 @@ impl Command {
         let (argv, script) = argv(plan.program)?;
         let program = argv.first().cloned().unwrap_or_default();
         let path = plan.env.iter().find(|(name, _)| name == "PATH");
-        let path = path
-            .map_or(DEFAULT_PATH, |(_, value)| value.as_str())
-            .to_owned();
-        let env = plan
-            .env
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"));
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
+        let env = plan.env.into_iter().map(|(name, value)| format!("{name}={value}"));
         Ok(Self {
             candidates: strings(candidates(&program, &path))?,
             args: strings(argv)?,
@@ -65,32 +60,21 @@ impl Command {
     pub(super) fn failure(&self, step: &str, errno: Errno) -> SetupFailure {
         match step {
             EXEC => self.exec_failure(errno),
-            "chdir" => failure(
-                step,
-                errno,
-                format!("cannot enter {:?}: {}", self.cwd, reason(errno)),
-            ),
+            "chdir" => {
+                failure(step, errno, format!("cannot enter {:?}: {}", self.cwd, reason(errno)))
+            }
             _ => failure(step, errno, reason(errno)),
         }
     }
 
     fn exec_failure(&self, errno: Errno) -> SetupFailure {
-        let file = self
-            .program
-            .contains('/')
-            .then(|| self.cwd.join(&self.program));
-        let longest = self
-            .args
-            .iter()
-            .map(|argument| argument.as_bytes().len())
-            .max()
-            .unwrap_or(0);
+        let file = self.program.contains('/').then(|| self.cwd.join(&self.program));
+        let longest = self.args.iter().map(|argument| argument.as_bytes().len()).max().unwrap_or(0);
         let (errno, why) = match (errno, file) {
             (Errno::ENOENT, None) => (errno, format!("not found in PATH {}", self.path)),
-            (Errno::ENOENT, Some(file)) if file.exists() => (
-                errno,
-                "the interpreter that its first line names was not found".to_owned(),
-            ),
+            (Errno::ENOENT, Some(file)) if file.exists() => {
+                (errno, "the interpreter that its first line names was not found".to_owned())
+            }
             (Errno::EACCES, Some(file)) if file.is_dir() => (Errno::EISDIR, reason(Errno::EISDIR)),
             (Errno::ENOEXEC, _) => (
                 errno,
@@ -108,11 +92,7 @@ impl Command {
 }
 
 pub(super) fn failure(step: &str, errno: Errno, message: String) -> SetupFailure {
-    SetupFailure {
-        step: step.to_owned(),
-        errno: errno as i32,
-        message,
-    }
+    SetupFailure { step: step.to_owned(), errno: errno as i32, message }
 }
 
 fn reason(errno: Errno) -> String {
@@ -122,22 +102,12 @@ fn reason(errno: Errno) -> String {
 fn argv(program: Program) -> Result<(Vec<String>, Option<TempDir>), SetupFailure> {
     match program {
         Program::Command { command, args } => Ok((prepend([command], args), None)),
-        Program::ScriptArgument {
-            command,
-            flag,
-            body,
-            args,
-        } => Ok((prepend([command, flag, body], args), None)),
-        Program::ScriptFile {
-            interpreter,
-            body,
-            args,
-        } => {
+        Program::ScriptArgument { command, flag, body, args } => {
+            Ok((prepend([command, flag, body], args), None))
+        }
+        Program::ScriptFile { interpreter, body, args } => {
             let (directory, file) = script(&body).map_err(|error| script_failure(&error))?;
-            Ok((
-                prepend(interpreter.into_iter().chain([file]), args),
-                Some(directory),
-            ))
+            Ok((prepend(interpreter.into_iter().chain([file]), args), Some(directory)))
         }
     }
 }
@@ -148,32 +118,18 @@ fn prepend(first: impl IntoIterator<Item = String>, args: Vec<String>) -> Vec<St
 
 fn script(body: &str) -> io::Result<(TempDir, String)> {
     let mode = Permissions::from_mode(0o700);
-    let directory = tempfile::Builder::new()
-        .prefix("runlane-")
-        .permissions(mode)
-        .tempdir()?;
+    let directory = tempfile::Builder::new().prefix("runlane-").permissions(mode).tempdir()?;
     let path = directory.path().join("script");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(body.as_bytes())?;
-    let path = path
-        .into_os_string()
-        .into_string()
-        .map_err(|_| Errno::EILSEQ)?;
+    let path = path.into_os_string().into_string().map_err(|_| Errno::EILSEQ)?;
     Ok((directory, path))
 }
 
 fn script_failure(error: &io::Error) -> SetupFailure {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     let place = std::env::temp_dir();
-    failure(
-        "script",
-        errno,
-        format!("cannot write the script below {place:?}: {}", reason(errno)),
-    )
+    failure("script", errno, format!("cannot write the script below {place:?}: {}", reason(errno)))
 }
 
 fn candidates(program: &str, path: &str) -> Vec<String> {
@@ -182,20 +138,12 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
     }
     // An empty entry of PATH is the working directory; an empty name is nowhere.
     let directories = path.split(':').filter(|_| !program.is_empty());
-    let join = |directory: &str| {
-        Path::new(directory)
-            .join(program)
-            .to_string_lossy()
-            .into_owned()
-    };
+    let join = |directory: &str| Path::new(directory).join(program).to_string_lossy().into_owned();
     directories.map(join).collect()
 }
 
 fn strings(values: impl IntoIterator<Item = String>) -> Result<Vec<CString>, SetupFailure> {
-    let strings = values
-        .into_iter()
-        .map(CString::new)
-        .collect::<Result<_, _>>();
+    let strings = values.into_iter().map(CString::new).collect::<Result<_, _>>();
     strings.map_err(|error| {
         let position = error.nul_position();
         failure(

@@ -30,9 +30,5 @@ pub fn maybe_run() -> Option<ExitCode> {
         return None;
     }
     // Its worker sees the end of the socket; there is nobody else to tell.
-    Some(if spawner::run().is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Some(if spawner::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

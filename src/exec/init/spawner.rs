@@ -73,11 +73,7 @@ fn serve(socket: Option<BorrowedFd<'_>>, inits: &mut BTreeSet<i32>) -> io::Resul
     let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
         return Ok(true);
     };
-    let request = Request {
-        control: control.into(),
-        stdout,
-        stderr,
-    };
+    let request = Request { control: control.into(), stdout, stderr };
     if version != VERSION {
         refuse(&request.control, "protocol", Errno::EPROTO);
         return Ok(true);

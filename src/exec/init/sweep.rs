@@ -47,23 +47,14 @@ impl<'a> Sweep<'a> {
     ) -> Self {
         let deadline = Instant::now() + limit;
         let died_with_leader = died_with_leader.map(Pid::from_raw);
-        Self {
-            signals,
-            deadline,
-            killed: 0,
-            died_with_leader,
-        }
+        Self { signals, deadline, killed: 0, died_with_leader }
     }
 
     /// Kills and reaps every child but the dead leader. Returns how many were left at the deadline.
     pub(super) fn all_but(&mut self, leader: i32) -> io::Result<u32> {
         self.until(|| {
             let others: Vec<i32> = list()?.into_iter().filter(|pid| *pid != leader).collect();
-            Ok(if others.is_empty() {
-                Left::Nobody
-            } else {
-                Left::These(others)
-            })
+            Ok(if others.is_empty() { Left::Nobody } else { Left::These(others) })
         })
     }
 
@@ -89,10 +80,7 @@ impl<'a> Sweep<'a> {
                 return Ok(alive.max(1));
             }
             if alive as usize == children.len() {
-                poll(
-                    &mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)],
-                    ROUND_MS,
-                )?;
+                poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], ROUND_MS)?;
                 drain(self.signals)?;
             }
         }
@@ -101,9 +89,7 @@ impl<'a> Sweep<'a> {
 
     fn reap(&mut self, pid: i32) -> io::Result<bool> {
         // Before it is reaped: a zombie has its group still.
-        let group = self
-            .died_with_leader
-            .and_then(|_| getpgid(Some(Pid::from_raw(pid))).ok());
+        let group = self.died_with_leader.and_then(|_| getpgid(Some(Pid::from_raw(pid))).ok());
         let Some(end) = sys::reap(pid)? else {
             return Ok(false);
         };
@@ -137,10 +123,7 @@ pub(super) fn child_signals() -> io::Result<SignalFd> {
     SigSet::all().thread_block()?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
-    Ok(SignalFd::with_flags(
-        &mask,
-        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
-    )?)
+    Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 /// Takes what a signal descriptor holds: it says that children ended, not how many.
@@ -153,10 +136,9 @@ pub(super) fn drain(signals: &SignalFd) -> io::Result<()> {
 /// an empty list alone is no proof.
 fn list() -> io::Result<Vec<i32>> {
     match std::fs::read_to_string("/proc/thread-self/children") {
-        Ok(children) => Ok(children
-            .split_ascii_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .collect()),
+        Ok(children) => {
+            Ok(children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+        }
         // A kernel without CONFIG_PROC_CHILDREN.
         Err(error) if error.kind() == io::ErrorKind::NotFound => scan(),
         Err(error) => Err(error),
@@ -168,17 +150,12 @@ fn scan() -> io::Result<Vec<i32>> {
     let own = std::process::id().to_string();
     let pids = std::fs::read_dir("/proc")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(pids
-        .filter(|pid| parent(*pid).as_deref() == Some(own.as_str()))
-        .collect())
+    Ok(pids.filter(|pid| parent(*pid).as_deref() == Some(own.as_str())).collect())
 }
 
 /// The fourth field of /proc/PID/stat; the second is in parentheses and may hold anything.
 fn parent(pid: i32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name
-        .split_ascii_whitespace()
-        .nth(1)
-        .map(str::to_owned)
+    after_name.split_ascii_whitespace().nth(1).map(str::to_owned)
 }

@@ -104,19 +104,13 @@ fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()>
     // SAFETY: the numbers aren't pointers. The callers close only what no living frame owns, or set a
     // flag that matters at execve alone.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if done == 0 {
-        Ok(())
-    } else {
-        close_each(first, last, flags)
-    }
+    if done == 0 { Ok(()) } else { close_each(first, last, flags) }
 }
 
 fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
     // Collected first: reading the directory has a descriptor of its own.
     let names: Vec<_> = std::fs::read_dir("/proc/self/fd")?.collect::<Result<_, _>>()?;
-    let numbers = names
-        .iter()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers = names.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for descriptor in numbers.filter(|number| (first..=last).contains(number)) {
         // SAFETY: as in `close_range`. EBADF for the directory's own descriptor changes nothing.
         unsafe {
@@ -140,13 +134,7 @@ pub(super) fn reset_signals() -> io::Result<()> {
         // handler, so no code of ours can run in one. EINVAL for SIGKILL and SIGSTOP: nobody changes these.
         unsafe {
             let none = std::ptr::null_mut::<u64>();
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                none,
-                size_of::<u64>(),
-            )
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>())
         };
     }
     // SAFETY: `sigset_t` is plain data that sigemptyset fills before sigprocmask reads it.

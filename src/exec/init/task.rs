@@ -42,11 +42,7 @@ pub(super) fn run(request: Request) -> i32 {
 }
 
 fn start(request: Request) -> io::Result<()> {
-    let Request {
-        control,
-        stdout,
-        stderr,
-    } = request;
+    let Request { control, stdout, stderr } = request;
     sys::close_others(&[control.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     setsid()?;
     prctl::set_name(c"runlane-init")?;
@@ -60,12 +56,7 @@ fn start(request: Request) -> io::Result<()> {
         Err(failure) => return refuse(&control, failure),
     };
     let (pipe, childs_end) = io::pipe()?;
-    let child = Child {
-        command: &command,
-        stdout: &stdout,
-        stderr: &stderr,
-        init: getpid(),
-    };
+    let child = Child { command: &command, stdout: &stdout, stderr: &stderr, init: getpid() };
     let leader = match sys::fork(|| child.run(&childs_end)) {
         Ok(leader) => leader,
         Err(error) => {
@@ -75,14 +66,7 @@ fn start(request: Request) -> io::Result<()> {
     };
     // Their ends are to be seen: of the pipe here, of the output by the worker.
     drop((childs_end, stdout, stderr));
-    Task {
-        leader,
-        control,
-        signals,
-        worker: Worker::Listening,
-        killed: false,
-    }
-    .run(pipe, command)
+    Task { leader, control, signals, worker: Worker::Listening, killed: false }.run(pipe, command)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
@@ -116,11 +100,9 @@ impl Task {
                 return self.end(command);
             }
             Setup::Failed(step, errno) => command.failure(step, errno),
-            Setup::Died => failure(
-                "setup",
-                Errno::EINTR,
-                "killed before it could start".to_owned(),
-            ),
+            Setup::Died => {
+                failure("setup", Errno::EINTR, "killed before it could start".to_owned())
+            }
         };
         Sweep::new(&self.signals, SWEEP_LIMIT, None).all()?;
         drop(command);
@@ -212,11 +194,7 @@ impl Task {
         let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
         // The proof, and whoever came between the last look and the leader's reaping.
         let survivors = sweep.all()?;
-        let exit = Exit {
-            status: leader.status,
-            usage: usage()?,
-            leftovers_killed: sweep.killed,
-        };
+        let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed: sweep.killed };
         drop(command);
         tell(&self.control, &Report::Ended { exit, survivors });
         while Sweep::new(&self.signals, SWEEP_LIMIT, None).all()? > 0 {}

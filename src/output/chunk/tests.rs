@@ -31,10 +31,7 @@ fn first_bytes_leave_at_once_and_the_next_ones_wait() {
     chunker.tick(after(start, 5));
     let chunks = drain(&mut chunker);
     assert_eq!(chunks.len(), 1);
-    assert_eq!(
-        (chunks[0].seq, chunks[0].offset, &chunks[0].data[..]),
-        (1, 1, &b"bc"[..])
-    );
+    assert_eq!((chunks[0].seq, chunks[0].offset, &chunks[0].data[..]), (1, 1, &b"bc"[..]));
     assert_eq!(chunker.deadline(), None);
 }
 
@@ -77,10 +74,7 @@ fn a_tail_that_joins_the_head_is_not_an_omission() {
     assert_eq!(chunker.tally(Stream::Stdout).omitted, None);
     chunker.push(Stream::Stderr, &vec![7; 11 + TAIL_BYTES], start);
     chunker.close(Stream::Stderr, start);
-    let omitted = Some(Omitted {
-        offset: 10,
-        bytes: 1,
-    });
+    let omitted = Some(Omitted { offset: 10, bytes: 1 });
     assert_eq!(chunker.tally(Stream::Stderr).omitted, omitted);
 }
 
@@ -93,28 +87,15 @@ fn totals_are_complete_only_if_all_that_was_kept_is_stored_and_the_stream_ended(
     let tally = chunker.tally(Stream::Stdout);
     let totals = tally.stored(tally.kept_bytes, tally.chunks, true);
     assert!(totals.complete && totals.truncated);
-    assert_eq!(
-        (totals.omitted_offset, totals.omitted_bytes),
-        (Some(4), Some(3))
-    );
-    assert!(
-        !tally
-            .stored(tally.kept_bytes - 1, tally.chunks, true)
-            .complete
-    );
+    assert_eq!((totals.omitted_offset, totals.omitted_bytes), (Some(4), Some(3)));
+    assert!(!tally.stored(tally.kept_bytes - 1, tally.chunks, true).complete);
     assert!(!tally.stored(tally.kept_bytes, tally.chunks, false).complete);
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push {
-        stderr: bool,
-        len: usize,
-        wait_ms: u64,
-    },
-    Tick {
-        wait_ms: u64,
-    },
+    Push { stderr: bool, len: usize, wait_ms: u64 },
+    Tick { wait_ms: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -132,9 +113,7 @@ fn byte(stream: Stream, at: u64) -> u8 {
 }
 
 fn input(stream: Stream, from: u64, len: usize) -> Vec<u8> {
-    (from..from + len as u64)
-        .map(|at| byte(stream, at))
-        .collect()
+    (from..from + len as u64).map(|at| byte(stream, at)).collect()
 }
 
 /// Checks one stream's chunks against what was written; the model is the formula of the head of the file.

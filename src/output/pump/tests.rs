@@ -14,9 +14,7 @@ fn settings() -> PumpSettings {
     PumpSettings::new(ChunkerSettings {
         chunk_max: DEFAULT_CHUNK_MAX,
         coalesce: DEFAULT_COALESCE,
-        limits: OutputLimits {
-            max_bytes: 64 << 20,
-        },
+        limits: OutputLimits { max_bytes: 64 << 20 },
     })
 }
 
@@ -60,21 +58,14 @@ async fn a_real_programs_output_arrives_whole_and_in_order() {
     };
     let (totals, chunks, ()) =
         tokio::join!(pump(out, err, settings(), gone, tx, None), collect(rx), run);
-    let mut expected: Vec<u8> = (1..=50_000)
-        .flat_map(|n| format!("{n}\n").into_bytes())
-        .collect();
+    let mut expected: Vec<u8> = (1..=50_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
     expected.extend(b"end");
     assert_eq!(joined(&chunks, Stream::Stdout), expected);
     assert_eq!(joined(&chunks, Stream::Stderr), b"oops\n");
     assert!(totals.stdout.eof && totals.stderr.eof);
     assert_eq!(totals.stdout.delivered_bytes, expected.len() as u64);
     assert!(totals.stderr.stored(5, 1).complete);
-    assert!(
-        chunks
-            .iter()
-            .enumerate()
-            .all(|(at, chunk)| chunk.seq == at as u64)
-    );
+    assert!(chunks.iter().enumerate().all(|(at, chunk)| chunk.seq == at as u64));
 }
 
 #[tokio::test]
@@ -92,11 +83,7 @@ async fn a_full_sink_blocks_the_program_and_nothing_is_lost() {
         status
     });
     assert!(exited.expect("child ends").success());
-    let totals = tasks
-        .join_next()
-        .await
-        .expect("one task")
-        .expect("no panic");
+    let totals = tasks.join_next().await.expect("one task").expect("no panic");
     assert_eq!(joined(&chunks, Stream::Stdout).len(), 3_000_000);
     assert!(totals.stdout.eof);
 }
@@ -129,25 +116,17 @@ async fn the_cap_keeps_head_and_tail_of_a_real_program() {
     let (gone_tx, gone) = oneshot::channel();
     let mut settings = settings();
     settings.chunks.limits.max_bytes = 1000;
-    let (totals, chunks, ()) = tokio::join!(
-        pump(out, err, settings, gone, tx, None),
-        collect(rx),
-        async {
+    let (totals, chunks, ()) =
+        tokio::join!(pump(out, err, settings, gone, tx, None), collect(rx), async {
             child.wait().await.expect("child ends");
             drop(gone_tx);
-        }
-    );
-    let all: Vec<u8> = (1..=200_000)
-        .flat_map(|n| format!("{n}\n").into_bytes())
-        .collect();
+        });
+    let all: Vec<u8> = (1..=200_000).flat_map(|n| format!("{n}\n").into_bytes()).collect();
     let mut expected = all[..1000].to_vec();
     expected.extend(&all[all.len() - TAIL_BYTES..]);
     assert_eq!(joined(&chunks, Stream::Stdout), expected);
     let omitted = totals.stdout.tally.omitted.expect("a middle is left out");
-    assert_eq!(
-        (omitted.offset, omitted.bytes),
-        (1000, (all.len() - 1000 - TAIL_BYTES) as u64)
-    );
+    assert_eq!((omitted.offset, omitted.bytes), (1000, (all.len() - 1000 - TAIL_BYTES) as u64));
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,17 +137,13 @@ async fn a_pipe_held_by_a_stranger_ends_after_the_idle_time() {
     held.write_all(b"last words").await.expect("open");
     drop(gone_tx);
     let start = Instant::now();
-    let (totals, chunks) = tokio::join!(
-        pump(out, tokio::io::empty(), settings(), gone, tx, None),
-        collect(rx)
-    );
+    let (totals, chunks) =
+        tokio::join!(pump(out, tokio::io::empty(), settings(), gone, tx, None), collect(rx));
     assert!(start.elapsed() >= Duration::from_secs(2) && start.elapsed() < Duration::from_secs(3));
     assert_eq!(joined(&chunks, Stream::Stdout), b"last words");
     assert!(!totals.stdout.eof && totals.stderr.eof);
     assert!(!totals.stdout.stored(10, 1).complete && totals.stderr.stored(0, 0).complete);
-    held.write_all(b"x")
-        .await
-        .expect_err("the pump has let go of the pipe");
+    held.write_all(b"x").await.expect_err("the pump has let go of the pipe");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,10 +152,8 @@ async fn a_stranger_that_writes_without_pause_is_cut_by_bytes() {
     let (gone_tx, gone) = oneshot::channel();
     drop(gone_tx);
     let endless = tokio::io::repeat(b'x');
-    let (totals, _) = tokio::join!(
-        pump(endless, tokio::io::empty(), settings(), gone, tx, None),
-        collect(rx)
-    );
+    let (totals, _) =
+        tokio::join!(pump(endless, tokio::io::empty(), settings(), gone, tx, None), collect(rx));
     assert!(!totals.stdout.eof);
     assert!(totals.stdout.tally.bytes <= (1 << 20) + 4 * READ_BUFFER as u64);
 }
@@ -203,11 +176,7 @@ async fn a_stranger_that_trickles_is_cut_by_the_total_wait() {
         trickle
     );
     assert!(!totals.stdout.eof);
-    assert!(
-        start.elapsed() < Duration::from_secs(13),
-        "took {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(13), "took {:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,10 +195,8 @@ async fn waiting_for_the_sink_after_the_exit_is_not_idle_time() {
         }
         len
     };
-    let (totals, len) = tokio::join!(
-        pump(out, tokio::io::empty(), settings(), gone, tx, None),
-        slow
-    );
+    let (totals, len) =
+        tokio::join!(pump(out, tokio::io::empty(), settings(), gone, tx, None), slow);
     assert_eq!(len, 600_000);
     assert!(totals.stdout.eof);
 }
@@ -241,10 +208,8 @@ async fn first_bytes_arrive_while_the_program_still_runs() {
     let (_gone_tx, gone) = oneshot::channel();
     let mut tasks = JoinSet::new();
     tasks.spawn(pump(out, err, settings(), gone, tx, None));
-    let chunk = timeout(Duration::from_secs(5), rx.recv())
-        .await
-        .expect("at once")
-        .expect("a chunk");
+    let chunk =
+        timeout(Duration::from_secs(5), rx.recv()).await.expect("at once").expect("a chunk");
     assert_eq!(&chunk.data[..], b"hello");
     drop(child);
 }

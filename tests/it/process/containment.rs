@@ -34,11 +34,7 @@ async fn a_daemon_that_holds_standard_output_dies_with_its_leaders_exit() {
     let run = run(&mark, &sh(&mark, &daemon_then("exit 0"))).await;
     assert_eq!(run.stdout, "ready\n");
     assert_eq!(run.exit.status, ExitStatus::Exited(0));
-    assert!(
-        (1..=2).contains(&run.exit.leftovers_killed),
-        "{:?}",
-        run.exit
-    );
+    assert!((1..=2).contains(&run.exit.leftovers_killed), "{:?}", run.exit);
 }
 
 #[tokio::test]
@@ -71,10 +67,7 @@ async fn orphans_that_end_while_the_leader_lives_are_reaped_and_are_no_leftovers
                   until [ \"$(grep -c '' /proc/$PPID/task/$PPID/children)\" = 0 ] || \
                   [ \"$(cat /proc/$PPID/task/$PPID/children)\" = \"$$ \" ]; do :; done";
     let run = run(&mark, &sh(&mark, script)).await;
-    assert_eq!(
-        (run.exit.status, run.exit.leftovers_killed),
-        (ExitStatus::Exited(0), 0)
-    );
+    assert_eq!((run.exit.status, run.exit.leftovers_killed), (ExitStatus::Exited(0), 0));
 }
 
 #[tokio::test]
@@ -82,15 +75,8 @@ async fn a_task_that_kills_its_own_supervisor_is_swept_by_the_spawner() {
     let mark = Mark::new();
     let script = daemon_then("kill -9 $PPID; sleep 1000");
     let spawner = spawner();
-    let mut launched = spawner
-        .launch(&sh(&mark, &script))
-        .await
-        .expect("sh can be launched");
-    let error = launched
-        .process
-        .wait()
-        .await
-        .expect_err("nobody can say how it ended");
+    let mut launched = spawner.launch(&sh(&mark, &script)).await.expect("sh can be launched");
+    let error = launched.process.wait().await.expect_err("nobody can say how it ended");
     assert!(matches!(error, ProcessError::SupervisorDied), "{error:?}");
     mark.gone().await;
 }
@@ -109,12 +95,7 @@ async fn negative_control_a_process_group_alone_does_not_hold_a_daemon() {
     let group = Pid::from_raw(leader.id().cast_signed());
     until("leader, its sleep and the daemon run", || {
         mark.alive().len() == 3
-            && mark
-                .alive()
-                .iter()
-                .filter(|pid| in_group(**pid, group))
-                .count()
-                == 2
+            && mark.alive().iter().filter(|pid| in_group(**pid, group)).count() == 2
     })
     .await;
     killpg(group, SIGKILL).expect("the group is there");

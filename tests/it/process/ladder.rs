@@ -12,10 +12,7 @@ use super::{DEADLINE, KILL, Mark, TERM, line, sh, spawner, supervised, text};
 const STUBBORN: &str = "trap '' TERM; echo ready; sleep 1000; sleep 1000";
 
 async fn launch(mark: &Mark, script: &str) -> Launched {
-    let mut launched = spawner()
-        .launch(&sh(mark, script))
-        .await
-        .expect("sh can be launched");
+    let mut launched = spawner().launch(&sh(mark, script)).await.expect("sh can be launched");
     assert_eq!(line(&mut launched.stdout).await, "ready");
     launched
 }
@@ -54,11 +51,8 @@ async fn a_task_that_ignores_the_polite_signal_dies_when_its_grace_has_passed() 
 #[tokio::test]
 async fn a_child_that_ignores_the_polite_signal_dies_when_its_leader_has_obeyed() {
     let mark = Mark::new();
-    let mut launched = launch(
-        &mark,
-        "(trap '' TERM; echo ready; sleep 1000; sleep 1000) & wait",
-    )
-    .await;
+    let mut launched =
+        launch(&mark, "(trap '' TERM; echo ready; sleep 1000; sleep 1000) & wait").await;
     let (sender, stop) = watch::channel(None);
     set_stop(&sender, canceled());
     let ended = supervised(&mark, &mut launched, None, DEADLINE, stop).await;
@@ -69,11 +63,9 @@ async fn a_child_that_ignores_the_polite_signal_dies_when_its_leader_has_obeyed(
 #[tokio::test]
 async fn a_leader_that_cleans_up_on_the_polite_signal_has_the_time_to() {
     let mark = Mark::new();
-    let mut launched = launch(
-        &mark,
-        "trap 'sleep 0.1; echo clean; exit 5' TERM; echo ready; sleep 1000 & wait",
-    )
-    .await;
+    let mut launched =
+        launch(&mark, "trap 'sleep 0.1; echo clean; exit 5' TERM; echo ready; sleep 1000 & wait")
+            .await;
     let (sender, stop) = watch::channel(None);
     set_stop(&sender, canceled());
     let ended = supervised(&mark, &mut launched, None, DEADLINE, stop).await;
@@ -90,26 +82,15 @@ async fn a_second_stop_without_grace_kills_at_once() {
     let mut launched = launch(&mark, script).await;
     let (sender, stop) = watch::channel(None);
     set_stop(&sender, canceled());
-    let Launched {
-        stdout, process, ..
-    } = &mut launched;
+    let Launched { stdout, process, .. } = &mut launched;
     let force = async {
         assert_eq!(line(stdout).await, "asked");
-        set_stop(
-            &sender,
-            Stop {
-                grace: Some(Duration::ZERO),
-                ..canceled()
-            },
-        );
+        set_stop(&sender, Stop { grace: Some(Duration::ZERO), ..canceled() });
     };
     let hour = Duration::from_secs(3600);
     let end = runlane::exec::supervise(process, None, hour, TERM, stop);
     let both = tokio::time::timeout(DEADLINE, async { tokio::join!(end, force) });
     let (ended, ()) = both.await.expect("it dies long before its hour of grace");
     mark.assert_none_alive();
-    assert_eq!(
-        ended.expect("its end is known").exit,
-        ExitStatus::Signaled(KILL)
-    );
+    assert_eq!(ended.expect("its end is known").exit, ExitStatus::Signaled(KILL));
 }

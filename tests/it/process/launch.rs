@@ -15,10 +15,7 @@ use crate::support::proc::group_and_session;
 async fn output_comes_on_its_stream_and_the_exit_code_is_the_leaders() {
     let mark = Mark::new();
     let run = run(&mark, &sh(&mark, "echo out; echo err >&2; exit 7")).await;
-    assert_eq!(
-        (run.stdout.as_str(), run.stderr.as_str()),
-        ("out\n", "err\n")
-    );
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "err\n"));
     assert_eq!(run.exit.status, ExitStatus::Exited(7));
     assert_eq!(run.exit.leftovers_killed, 0);
 }
@@ -39,21 +36,14 @@ async fn the_environment_is_the_plans_and_nothing_else() {
     plan.env.push(("EMPTY".to_owned(), String::new()));
     plan.env.push(("WITH".to_owned(), "a=b c".to_owned()));
     let run = run(&mark, &plan).await;
-    let expected: Vec<_> = plan
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let expected: Vec<_> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(run.stdout.lines().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]
 async fn standard_input_is_at_its_end_and_arguments_arrive_unchanged() {
     let mark = Mark::new();
-    assert_eq!(
-        run(&mark, &plan(&mark, command("cat", &[]))).await.stdout,
-        ""
-    );
+    assert_eq!(run(&mark, &plan(&mark, command("cat", &[]))).await.stdout, "");
     let arguments = ["%s|", "", "a b", "$HOME", "ü\n", "--"];
     let run = run(&mark, &plan(&mark, command("printf", &arguments))).await;
     assert_eq!(run.stdout, "|a b|$HOME|ü\n|--|");
@@ -66,40 +56,25 @@ async fn the_working_directory_is_the_plans_and_relative_programs_start_there() 
     let mark = Mark::new();
     let mut plan = plan(&mark, command("./here", &[]));
     plan.cwd = fs::canonicalize(directory.path()).unwrap();
-    assert_eq!(
-        run(&mark, &plan).await.stdout.trim_end(),
-        plan.cwd.to_str().unwrap()
-    );
+    assert_eq!(run(&mark, &plan).await.stdout.trim_end(), plan.cwd.to_str().unwrap());
 }
 
 #[tokio::test]
 async fn the_leader_leads_a_session_and_a_group_of_its_own() {
     let mark = Mark::new();
-    let Launched {
-        pid,
-        mut process,
-        mut stdout,
-        ..
-    } = spawner()
-        .launch(&sh(&mark, "echo $$; exec sleep 1000"))
-        .await
-        .unwrap();
+    let Launched { pid, mut process, mut stdout, .. } =
+        spawner().launch(&sh(&mark, "echo $$; exec sleep 1000")).await.unwrap();
     assert_eq!(line(&mut stdout).await, pid.to_string());
     assert_eq!(group_and_session(pid), (pid, pid));
     process.signal(runlane::exec::Signal::Kill).unwrap();
-    assert_eq!(
-        process.wait().await.unwrap().status,
-        ExitStatus::Signaled(9)
-    );
+    assert_eq!(process.wait().await.unwrap().status, ExitStatus::Signaled(9));
     mark.assert_none_alive();
 }
 
 #[tokio::test]
 async fn no_descriptor_of_the_worker_leaks_into_the_task() {
     // One that execve would not close: dup clears the flag.
-    let leaky = nix::unistd::dup(fs::File::open("/proc/version").unwrap())
-        .unwrap()
-        .into_raw_fd();
+    let leaky = nix::unistd::dup(fs::File::open("/proc/version").unwrap()).unwrap().into_raw_fd();
     assert!(leaky >= 3);
     let mark = Mark::new();
     let run = run(&mark, &sh(&mark, "ls /proc/$$/fd; readlink /proc/$$/fd/0")).await;
@@ -109,24 +84,11 @@ async fn no_descriptor_of_the_worker_leaks_into_the_task() {
 #[tokio::test]
 async fn signals_umask_and_oom_score_are_the_defaults() {
     let mark = Mark::new();
-    let status = run(&mark, &plan(&mark, command("cat", &["/proc/self/status"])))
-        .await
-        .stdout;
-    for line in [
-        "Umask:\t0022",
-        "SigBlk:\t0000000000000000",
-        "SigIgn:\t0000000000000000",
-    ] {
-        assert!(
-            status.lines().any(|found| found == line),
-            "no {line} in {status}"
-        );
+    let status = run(&mark, &plan(&mark, command("cat", &["/proc/self/status"]))).await.stdout;
+    for line in ["Umask:\t0022", "SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+        assert!(status.lines().any(|found| found == line), "no {line} in {status}");
     }
-    let score = run(
-        &mark,
-        &plan(&mark, command("cat", &["/proc/self/oom_score_adj"])),
-    )
-    .await;
+    let score = run(&mark, &plan(&mark, command("cat", &["/proc/self/oom_score_adj"]))).await;
     assert_eq!(score.stdout, "0\n");
 }
 
@@ -137,11 +99,7 @@ async fn the_task_can_read_no_variable_of_the_worker_from_its_ancestors() {
     let script = "p=$PPID; for i in 1 2; do tr '\\0' '\\n' </proc/$p/environ; \
                   p=$(sed 's/.*) //' /proc/$p/stat | cut -d' ' -f2); done";
     let run = run(&mark, &sh(&mark, script)).await;
-    let names: Vec<_> = run
-        .stdout
-        .lines()
-        .filter_map(|line| line.split('=').next())
-        .collect();
+    let names: Vec<_> = run.stdout.lines().filter_map(|line| line.split('=').next()).collect();
     assert_eq!(names, ["TMPDIR", "TMPDIR"]);
 }
 
@@ -151,10 +109,7 @@ async fn usage_is_that_of_the_whole_tree() {
     let busy = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; true";
     let usage = run(&mark, &sh(&mark, busy)).await.exit.usage;
     assert!(usage.user.as_millis() >= 20, "{usage:?}");
-    assert!(
-        (500_000..100_000_000).contains(&usage.max_rss_bytes),
-        "{usage:?}"
-    );
+    assert!((500_000..100_000_000).contains(&usage.max_rss_bytes), "{usage:?}");
 }
 
 #[tokio::test]
@@ -214,10 +169,7 @@ async fn a_spawner_that_is_no_runlane_is_a_passing_error() {
         let spawner = runlane::exec::Spawner::of_program(Path::new(program));
         let error = spawner.launch(&sh(&mark, "true")).await.unwrap_err();
         assert!(
-            matches!(
-                error,
-                LaunchError::Spawner { .. } | LaunchError::Interrupted(_)
-            ),
+            matches!(error, LaunchError::Spawner { .. } | LaunchError::Interrupted(_)),
             "{error:?}"
         );
         assert_eq!((error.step(), error.is_permanent()), ("spawner", false));

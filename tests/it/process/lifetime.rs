@@ -14,10 +14,7 @@ use crate::support::proc::{MARK, children, is_alive, kill, parent, until};
 const TREE: &str = "setsid -f sleep 1000; sleep 1000 & echo ready; wait";
 
 async fn launch(mark: &Mark) -> Launched {
-    let mut launched = spawner()
-        .launch(&sh(mark, TREE))
-        .await
-        .expect("sh can be launched");
+    let mut launched = spawner().launch(&sh(mark, TREE)).await.expect("sh can be launched");
     assert_eq!(line(&mut launched.stdout).await, "ready");
     launched
 }
@@ -38,9 +35,7 @@ async fn dropping_a_launch_at_any_moment_leaves_nothing() {
     for step in 0..60 {
         let moment = Duration::from_micros(step * 50);
         // Whether it was launched already does not matter: both are dropped.
-        tokio::time::timeout(moment, spawner.launch(&plan))
-            .await
-            .ok();
+        tokio::time::timeout(moment, spawner.launch(&plan)).await.ok();
     }
     mark.gone().await;
 }
@@ -49,18 +44,12 @@ async fn dropping_a_launch_at_any_moment_leaves_nothing() {
 async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     let mark = Mark::new();
     let spawner = spawner();
-    let mut launched = spawner
-        .launch(&sh(&mark, "sleep 1000"))
-        .await
-        .expect("sh can be launched");
+    let mut launched = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
     let task_init = parent(launched.pid);
     let spawner_pid = parent(task_init);
     launched.process.signal(Signal::Kill).expect("it runs");
     launched.process.wait().await.expect("its end is known");
-    until("the task-init is reaped", || {
-        children(spawner_pid).is_empty()
-    })
-    .await;
+    until("the task-init is reaped", || children(spawner_pid).is_empty()).await;
     assert!(is_alive(spawner_pid));
     drop(spawner);
     until("the spawner is gone", || !is_alive(spawner_pid)).await;
@@ -75,21 +64,13 @@ async fn the_spawners_death_ends_no_task_and_the_next_launch_starts_another() {
     let old = parent(parent(first.pid));
     kill(old);
     until("the spawner is dead", || !is_alive(old)).await;
-    let mut second = spawner
-        .launch(&plan)
-        .await
-        .expect("a new spawner is started");
+    let mut second = spawner.launch(&plan).await.expect("a new spawner is started");
     assert_ne!(parent(parent(second.pid)), old);
     assert!(is_alive(first.pid));
     for launched in [&mut first, &mut second] {
         launched.process.signal(Signal::Kill).expect("it runs");
         assert_eq!(
-            launched
-                .process
-                .wait()
-                .await
-                .expect("its end is known")
-                .status,
+            launched.process.wait().await.expect("its end is known").status,
             ExitStatus::Signaled(9)
         );
     }
@@ -102,26 +83,16 @@ async fn a_service_managers_and_a_terminals_signals_do_not_end_spawner_or_task_i
     let mut launched = launch(&mark).await;
     let task_init = parent(launched.pid);
     for pid in [task_init, parent(task_init)] {
-        for signal in [
-            nix::sys::signal::SIGTERM,
-            nix::sys::signal::SIGINT,
-            nix::sys::signal::SIGHUP,
-        ] {
+        for signal in
+            [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT, nix::sys::signal::SIGHUP]
+        {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it is alive");
         }
     }
-    launched
-        .process
-        .signal(Signal::Polite(15))
-        .expect("it runs");
+    launched.process.signal(Signal::Polite(15)).expect("it runs");
     // It is task-init that says how its leader ended.
     assert_eq!(
-        launched
-            .process
-            .wait()
-            .await
-            .expect("its end is known")
-            .status,
+        launched.process.wait().await.expect("its end is known").status,
         ExitStatus::Signaled(15)
     );
     mark.assert_none_alive();
@@ -152,10 +123,7 @@ impl Helper {
         let mut output = BufReader::new(worker.stdout.take().expect("it is piped"));
         let mut lines = output.by_ref().lines().map_while(Result::ok);
         let said = lines.any(|line| line.ends_with("task is running"));
-        let helper = Self {
-            worker,
-            _output: output,
-        };
+        let helper = Self { worker, _output: output };
         assert!(said, "the helper ended before its task was running");
         // In the moment of its execve a process has no environment to be found by.
         until("leader, child and daemon run", || mark.alive().len() == 3).await;

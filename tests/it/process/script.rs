@@ -27,20 +27,13 @@ fn long(lines: &str) -> String {
 async fn a_long_bash_script_gets_its_arguments_and_an_empty_standard_input() {
     let mark = Mark::new();
     let body = long("echo \"$0\"; stat -c %a \"$0\" \"${0%/*}\"; cat; echo \"$#:$1:$2\"; exit 3\n");
-    let run = run(
-        &mark,
-        &plan(&mark, script(&["bash", "-eu"], &body, &["a b", "-c"])),
-    )
-    .await;
+    let run = run(&mark, &plan(&mark, script(&["bash", "-eu"], &body, &["a b", "-c"]))).await;
     let lines: Vec<_> = run.stdout.lines().collect();
     assert_eq!(lines[1..], ["600", "700", "2:a b:-c"], "{}", run.stderr);
     assert_eq!(run.exit.status, ExitStatus::Exited(3));
     let file = Path::new(lines[0]);
     assert!(file.is_absolute() && !file.exists(), "{file:?} is left");
-    assert!(
-        !file.parent().unwrap().exists(),
-        "the script's directory is left"
-    );
+    assert!(!file.parent().unwrap().exists(), "the script's directory is left");
 }
 
 #[tokio::test]
@@ -49,17 +42,8 @@ async fn a_long_python_script_gets_its_arguments_and_an_empty_standard_input() {
     let body = long(
         "import sys\nprint(sys.argv[1:], repr(sys.stdin.read()), len(open(__file__).read()))\n",
     );
-    let run = run(
-        &mark,
-        &plan(&mark, script(&["python3"], &body, &["a", "b c"])),
-    )
-    .await;
-    assert_eq!(
-        run.stdout,
-        format!("['a', 'b c'] '' {}\n", body.len()),
-        "{}",
-        run.stderr
-    );
+    let run = run(&mark, &plan(&mark, script(&["python3"], &body, &["a", "b c"]))).await;
+    assert_eq!(run.stdout, format!("['a', 'b c'] '' {}\n", body.len()), "{}", run.stderr);
 }
 
 #[tokio::test]
@@ -71,9 +55,7 @@ async fn a_script_without_an_interpreter_there_leaves_no_file_behind() {
         .expect_err("there is no such interpreter");
     assert!(error.is_permanent(), "{error}");
     assert!(
-        error
-            .to_string()
-            .starts_with("exec: cannot run \"no-such-interpreter\": not found"),
+        error.to_string().starts_with("exec: cannot run \"no-such-interpreter\": not found"),
         "{error}"
     );
 }

@@ -46,17 +46,12 @@ impl TestServer {
 
     /// Settings that reach this server without credentials.
     pub(crate) fn settings(&self) -> ConnectSettings {
-        ConnectSettings {
-            servers: vec![ServerUrl::new(self.url())],
-            ..ConnectSettings::default()
-        }
+        ConnectSettings { servers: vec![ServerUrl::new(self.url())], ..ConnectSettings::default() }
     }
 
     /// Connects as the library does.
     pub(crate) async fn connect(&self) -> Connected {
-        connect(&self.settings())
-            .await
-            .expect("the test server lets us in")
+        connect(&self.settings()).await.expect("the test server lets us in")
     }
 
     /// JetStream on a connection of its own.
@@ -66,10 +61,7 @@ impl TestServer {
 
     /// Stops the server cleanly and starts it again: same port, same store.
     pub(crate) async fn restart(&mut self) {
-        self.server
-            .restart()
-            .await
-            .expect("nats-server starts again");
+        self.server.restart().await.expect("nats-server starts again");
     }
 
     /// Kills the server as a crash would; `restart` revives it.
@@ -91,9 +83,6 @@ pub(crate) async fn binary() -> PathBuf {
 /// Whether a process is there and not a zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next());
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
     state.is_some_and(|state| state != "Z" && state != "X")
 }

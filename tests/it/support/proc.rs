@@ -23,14 +23,9 @@ impl Mark {
         let variable = format!("{MARK}={}", self.0);
         let marked = |pid: &i32| {
             let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == variable.as_bytes())
+            environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
         };
-        pids()
-            .into_iter()
-            .filter(|pid| is_alive(*pid) && marked(pid))
-            .collect()
+        pids().into_iter().filter(|pid| is_alive(*pid) && marked(pid)).collect()
     }
 
     #[track_caller]
@@ -41,10 +36,7 @@ impl Mark {
     /// Waits until no process has the mark. Returns how long it took.
     pub(crate) async fn gone(&self) -> Duration {
         let start = Instant::now();
-        until("every process of the task is gone", || {
-            self.alive().is_empty()
-        })
-        .await;
+        until("every process of the task is gone", || self.alive().is_empty()).await;
         start.elapsed()
     }
 
@@ -77,18 +69,13 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 
 /// The process's parent.
 pub(crate) fn parent(pid: i32) -> i32 {
-    stat(pid).expect("the process is there")[1]
-        .parse()
-        .expect("a parent is a number")
+    stat(pid).expect("the process is there")[1].parse().expect("a parent is a number")
 }
 
 /// The process's group and session.
 pub(crate) fn group_and_session(pid: i32) -> (i32, i32) {
     let stat = stat(pid).expect("the process is there");
-    (
-        stat[2].parse().expect("a group is a number"),
-        stat[3].parse().expect("a session is a number"),
-    )
+    (stat[2].parse().expect("a group is a number"), stat[3].parse().expect("a session is a number"))
 }
 
 /// The process's children, zombies too.
@@ -99,9 +86,7 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The fields of /proc/PID/stat from the third on: state, parent, group, session, …

@@ -1,6 +1,6 @@
 //! A namespace on a test server, workers in this process, and their tasks seen by the wire alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use runlane::exec::Spawner;
 use runlane::nats::topology::{self, TopologySettings};
 use runlane::nats::{Bus, Headers, StatusLog, presence};
 use runlane::task::RunnerPolicy;
-use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, SubmitReply, Subjects, TaskId};
+use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, Subjects, SubmitReply, TaskId};
 use runlane::worker::{Runner, SubprocessRunner, Worker, WorkerSettings};
 
 use super::nats::TestServer;
@@ -156,6 +156,29 @@ impl Fleet {
             }
         }
         chunks.into_values().flatten().collect()
+    }
+
+    /// The most tasks that were started and not finished at once, and the order of starts, by the
+    /// chains alone: their order is that of the stream.
+    pub(crate) async fn concurrency(&self) -> (usize, Vec<String>) {
+        let subjects = self.bus.subjects();
+        let page = self.bus.read_page(&subjects.tasks_stream(), &subjects.status_all(), 1).await;
+        let page = page.expect("the server answers");
+        assert!(page.end, "the test has more tasks than a page");
+        let (mut now, mut most, mut starts) = (HashSet::new(), 0, Vec::new());
+        for stored in page.messages {
+            let (id, _) = subjects.parse_task(&stored.subject).expect("a status subject");
+            match serde_json::from_slice(&stored.payload).expect("a status event") {
+                StatusEvent::Started(_) => {
+                    now.insert(id.to_string());
+                    starts.push(id.to_string());
+                }
+                StatusEvent::Finished(_) => drop(now.remove(id.as_str())),
+                StatusEvent::Retrying(_) | StatusEvent::Requeued(_) => {}
+            }
+            most = most.max(now.len());
+        }
+        (most, starts)
     }
 
     async fn queued(&self) -> usize {
