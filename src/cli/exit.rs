@@ -148,9 +148,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 fn bus_code(error: &BusError) -> u8 {
     match error {
-        BusError::Unclear(_) | BusError::NoStream { .. } | BusError::Broken(_) => UNAVAILABLE,
-        // 10059: stream not found.
-        BusError::Refused { code: 10_059, .. } => CONFIG,
+        BusError::Unclear(_) | BusError::Broken(_) => UNAVAILABLE,
+        // Both say that a stream isn't there, by two ways of asking. 10059: stream not found.
+        BusError::NoStream { .. } | BusError::Refused { code: 10_059, .. } => CONFIG,
         BusError::Refused { .. } => FAILED,
         BusError::TooLarge { .. } => INVALID,
     }

@@ -11,6 +11,7 @@ use super::exit::{Failure, INVALID, USAGE};
 use super::more_args::MoreArgs;
 use crate::config::parse_size;
 use crate::task::parse_submission;
+use crate::wire::task_spec::MAX_SCRIPT_BYTES;
 use crate::wire::{Problem, TaskId, TaskKind, TaskSpec};
 
 /// What to run, where it may run, and what to do when it ends.
@@ -241,6 +242,11 @@ fn read_script(path: &Path) -> Result<String, Failure> {
         Failure::new(INVALID, format!("cannot read the script {}: {why}", path.display()))
     };
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    // Said here, because the limit of the whole spec would be met first and says nothing of a script.
+    if bytes.len() > MAX_SCRIPT_BYTES {
+        let found = bytes.len();
+        return Err(fail(format!("it has {found} bytes; a script has at most {MAX_SCRIPT_BYTES}")));
+    }
     String::from_utf8(bytes).map_err(|_| fail("it is not UTF-8 text".to_owned()))
 }
 

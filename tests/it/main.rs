@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod connect;
 mod devserver;
+mod e2e;
 mod docs;
 mod layering;
 mod process;

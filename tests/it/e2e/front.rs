@@ -1,0 +1,104 @@
+//! What a person sees first: a command runs, and what is wrong is told with its place and remedy.
+
+use super::{Site, code, err, out};
+
+#[tokio::test]
+async fn run_prints_each_line_on_its_stream_and_exits_with_the_tasks_code() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let output = site.cli(&["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).await;
+    assert_eq!((code(&output), &*out(&output), &*err(&output)), (7, "out\n", "err\n"));
+    let output = site.cli(&["run", "--", "true"]).await;
+    assert_eq!((code(&output), &*out(&output), &*err(&output)), (0, "", ""));
+}
+
+#[tokio::test]
+async fn every_way_to_end_has_its_exit_code() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    for (args, wanted, said) in [
+        (&["--", "sh", "-c", "kill -9 $$"][..], 137, "signal 9"),
+        (&["--timeout", "100ms", "--", "sleep", "1000"], 124, "timeout"),
+        (&["--", "no-such-program"], 127, "no-such-program"),
+        (&["--", "/etc"], 126, "/etc"),
+        (&["--cwd", "/no/such", "--", "true"], 126, "/no/such"),
+    ] {
+        let output = site.cli(&[&["run"], args].concat()).await;
+        assert_eq!(code(&output), wanted, "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(said), "{args:?}: {}", err(&output));
+        assert_eq!(out(&output), "");
+    }
+}
+
+#[tokio::test]
+async fn a_script_of_1_5_mib_runs() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let filler = format!("# {}\n", "x".repeat(98)).repeat(1_572_864 / 101);
+    let script = format!("echo begin $1\n{filler}echo end; exit 3\n");
+    assert!(script.len() > 1_500_000);
+    let script = site.write("big.sh", script);
+    let args = ["run", "--script", &script, "--runtime", "bash", "--", "here"];
+    let output = site.cli(&args).await;
+    assert_eq!((code(&output), &*out(&output)), (3, "begin here\nend\n"), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn a_script_that_is_too_large_is_told_with_both_numbers() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let script = site.write("huge.sh", "#\n".repeat(1_500_000));
+    let output = site.cli(&["run", "--script", &script]).await;
+    assert_eq!(code(&output), 65);
+    let text = err(&output);
+    assert!(text.contains("3000000") && text.contains("2097152"), "{text}");
+}
+
+#[tokio::test]
+async fn a_task_that_nobody_knows_is_named_by_every_verb() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    for args in [
+        &["status", "nobody"][..],
+        &["logs", "nobody"],
+        &["cancel", "nobody"],
+        &["wait", "nobody", "--timeout", "1s"],
+    ] {
+        let output = site.cli(args).await;
+        assert_ne!(code(&output), 0, "{args:?}");
+        assert!(err(&output).contains("nobody"), "{args:?}: {}", err(&output));
+        assert_eq!(out(&output), "", "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_set_up_is_78_with_the_remedy() {
+    let site = Site::new().await;
+    for args in [&["run", "--", "true"][..], &["ls"], &["lanes"], &["check"], &["logs", "a"]] {
+        let output = site.cli(args).await;
+        assert_eq!(code(&output), 78, "{args:?}: {}", err(&output));
+        assert!(err(&output).contains("runlane init"), "{args:?}: {}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_69_and_is_not_repeated() {
+    let site =
+        Site::with_server_config("authorization { user: me, password: \"right one\" }").await;
+    let output = site.cli(&["ls", "--user", "me", "--password", "wr0ng"]).await;
+    assert_eq!(code(&output), 69, "{}", err(&output));
+    assert!(err(&output).contains(&site.server.url()), "{}", err(&output));
+    assert!(!err(&output).contains("wr0ng"), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn a_task_that_nobody_can_take_says_which_label_is_missing() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let id = site.ok(&["submit", "--selector", "gpu=h200", "--", "true"]).await;
+    let lanes = site.ok(&["lanes"]).await;
+    assert!(lanes.contains("gpu=h200") && lanes.contains("w lacks"), "{lanes}");
+    let output = site.cli(&["cancel", id.trim()]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(site.wait(id.trim()).await, 130);
+}

@@ -1,0 +1,42 @@
+//! The server is killed and comes back while tasks run and people watch.
+
+use std::fs;
+
+use super::{Site, code, ended, err, until_exists};
+
+#[tokio::test]
+async fn a_killed_server_costs_no_output_no_outcome_and_no_exit_code() {
+    let mut site = Site::new().await;
+    let worker = site.worker("w", "").await;
+    let (up, go) = (site.path("up"), site.path("go"));
+    let script = format!(
+        "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.005; \
+         [ $i = 100 ] && touch {}; done; \
+         while ! [ -e {} ]; do sleep 0.05; done; echo end; exit 9",
+        up.display(),
+        go.display()
+    );
+    let early = site.spawn(&["run", "--id", "watched", "--", "sh", "-c", &script]);
+    until_exists(&up).await;
+    let late = site.spawn(&["logs", "-f", "watched"]);
+    site.server.kill().await;
+    // What the task writes meanwhile has nowhere to go.
+    let meanwhile = tokio::time::Instant::now() + std::time::Duration::from_millis(1500);
+    tokio::time::sleep_until(meanwhile).await;
+    site.server.restart().await;
+    fs::write(&go, "").expect("the file is written");
+    let (early, late) = tokio::join!(ended(early), ended(late));
+    let wanted: String =
+        (0..400).map(|n| format!("line {n}\n")).chain(["end\n".to_owned()]).collect();
+    assert_eq!(code(&early), 9, "{}\n{}", err(&early), worker.log());
+    assert_eq!(String::from_utf8_lossy(&early.stdout), wanted, "{}", err(&early));
+    // It may have met the dead server before it had a connection.
+    if code(&late) != 69 {
+        assert_eq!(
+            (code(&late), String::from_utf8_lossy(&late.stdout)),
+            (0, wanted.clone().into())
+        );
+    }
+    assert_eq!(site.ok(&["logs", "watched"]).await, wanted);
+    assert_eq!(site.chain("watched").await, ["started", "finished"], "{}", worker.log());
+}
