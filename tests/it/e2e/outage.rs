@@ -38,5 +38,10 @@ async fn a_killed_server_costs_no_output_no_outcome_and_no_exit_code() {
         );
     }
     assert_eq!(site.ok(&["logs", "watched"]).await, wanted);
+    // Presence is kept in the server's memory, and comes back with the worker.
+    let listed = async {
+        while !site.ok(&["workers", "--json"]).await.contains("\"worker\":\"w\"") {}
+    };
+    tokio::time::timeout(super::DEADLINE, listed).await.expect("the worker is listed again");
     assert_eq!(site.chain("watched").await, ["started", "finished"], "{}", worker.log());
 }
