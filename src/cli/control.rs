@@ -57,21 +57,21 @@ pub(super) async fn drain(global: &GlobalArgs, args: &DrainArgs) -> Result<u8, F
     let deadline = if args.cancel { Some(Duration::ZERO) } else { args.deadline };
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let request = ControlRequest::Drain { deadline_ms: deadline.map(millis) };
-    ask(global, &args.workers, request).await
+    ask(global, &args.workers, &request).await
 }
 
 pub(super) async fn pause(global: &GlobalArgs, args: &PauseArgs) -> Result<u8, Failure> {
-    ask(global, &args.workers, ControlRequest::Pause).await
+    ask(global, &args.workers, &ControlRequest::Pause).await
 }
 
 pub(super) async fn resume(global: &GlobalArgs, args: &ResumeArgs) -> Result<u8, Failure> {
-    ask(global, &args.workers, ControlRequest::Resume).await
+    ask(global, &args.workers, &ControlRequest::Resume).await
 }
 
 async fn ask(
     global: &GlobalArgs,
     workers: &[WorkerId],
-    request: ControlRequest,
+    request: &ControlRequest,
 ) -> Result<u8, Failure> {
     let client = global.client().await?;
     let mut code = 0;

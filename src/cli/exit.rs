@@ -13,6 +13,8 @@ use crate::wire::{Outcome, Phase, StopReason};
 
 /// Something of ours failed, and no other code fits.
 pub(super) const FAILED: u8 = 1;
+/// A worker ended before its tasks had; it handed them back.
+pub(super) const HANDED_BACK: u8 = 3;
 /// The command line is wrong (EX_USAGE of sysexits.h).
 pub(super) const USAGE: u8 = 64;
 /// A spec is invalid, or the task was rejected (EX_DATAERR).
@@ -49,6 +51,7 @@ const TABLE: &[(&str, &str)] = &[
     ("75", "the task was lost with its workers, or expired before it started"),
     ("78", "the configuration is wrong, or the namespace is not set up"),
     ("1", "something else failed on our side"),
+    ("3", "a worker ended, and had to hand back tasks that still ran"),
 ];
 
 /// The table as it stands at the end of `--help`.

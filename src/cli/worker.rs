@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::exit::{CONFIG, FAILED, Failure, USAGE};
+use super::exit::{CONFIG, FAILED, Failure, HANDED_BACK, USAGE};
 use super::global::{GlobalArgs, open};
 use super::run::Stops;
 use super::{init, settings};
@@ -139,7 +139,7 @@ pub(super) async fn serve(
     };
     health.stop().await;
     tracing::info!(requeued = report.requeued, "worker ended");
-    Ok(0)
+    Ok(if report.requeued == 0 { 0 } else { HANDED_BACK })
 }
 
 fn more_urgent(urgency: Drain) -> Drain {
@@ -175,8 +175,21 @@ fn worker_settings(config: &Config, worker: WorkerId) -> WorkerSettings {
         drain_timeout: config.worker.drain_timeout,
         max_lanes: config.worker.max_lanes.get(),
         manage: config.worker.manage_streams.then(|| settings::topology(config)),
+        state_dir: state_dir(config),
         submit_service: true,
     }
+}
+
+/// Where unstored ends are kept: the configured place, systemd's, or the user's (XDG base directories).
+fn state_dir(config: &Config) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let user = || {
+        let home = || set("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        set("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|dir| dir.join("runlane"))
+    };
+    let dir = config.worker.state_dir.clone();
+    let dir = dir.or_else(|| set("STATE_DIRECTORY").map(PathBuf::from)).or_else(user);
+    dir.map(|dir| dir.join(config.namespace.as_str()))
 }
 
 /// The port for probes and scrapes, if one is configured.

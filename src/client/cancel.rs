@@ -186,7 +186,7 @@ impl Client {
     }
 
     /// The chain has its end: publishes the outcome and takes the message from the queue.
-    pub(super) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
+    pub(crate) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
         self.log().ensure_outcome(&outcome).await?;
         let subjects = self.bus().subjects();
         // A worker that holds the message learns from the chain that there is nothing to run.
@@ -258,7 +258,10 @@ fn canceled(
     outcome.finished_at = now;
     outcome.lane = outcome.lane.or(lane);
     outcome.cause = Some(Cause {
-        reason: StopReason::Canceled,
+        reason: match request.replaced_by {
+            Some(_) => StopReason::Replaced,
+            None => StopReason::Canceled,
+        },
         by: request.by.clone(),
         message: request.reason.clone(),
     });

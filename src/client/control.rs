@@ -1,8 +1,12 @@
 //! Speaks to one worker: drain, pause, resume.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::Client;
 use crate::nats::BusError;
-use crate::wire::{ControlReply, ControlRequest, WorkerId};
+use crate::wire::{ControlReply, ControlRequest, TaskId, WorkerId};
 
 /// Why a worker did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +41,9 @@ impl Client {
     pub async fn control(
         &self,
         worker: &WorkerId,
-        request: ControlRequest,
+        request: &ControlRequest,
     ) -> Result<ControlReply, ControlError> {
-        let payload = serde_json::to_vec(&request).expect("a request is plain JSON");
+        let payload = serde_json::to_vec(request).expect("a request is plain JSON");
         let subject = self.bus().subjects().worker_control(worker);
         let failed = |source| ControlError::Bus { worker: worker.clone(), source };
         let answer = match self.bus().ask(subject, payload.into()).await {
@@ -53,5 +57,19 @@ impl Client {
             Some(why) => Err(ControlError::Refused { worker: worker.clone(), why }),
             None => Ok(reply),
         }
+    }
+
+    /// Asks a worker whether it deals with a task's message. No answer within `patience`, or nobody
+    /// there, is a no.
+    pub(crate) async fn holds(
+        &self,
+        worker: &WorkerId,
+        task: &TaskId,
+        queue_seq: u64,
+        patience: Duration,
+    ) -> bool {
+        let request = ControlRequest::Holds { task: task.clone(), queue_seq };
+        let answer = timeout(patience, self.control(worker, &request)).await;
+        matches!(answer, Ok(Ok(ControlReply { holds: Some(true), .. })))
     }
 }

@@ -40,7 +40,7 @@ pub struct Delivery {
 }
 
 /// Answers a delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AckHandle {
     reply: String,
 }

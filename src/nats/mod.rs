@@ -14,6 +14,7 @@ pub mod chores;
 pub mod connect;
 pub mod context;
 pub mod delivery;
+pub(crate) mod guards;
 pub mod intake;
 pub mod link;
 pub mod presence;

@@ -94,6 +94,10 @@ pub fn parse(bytes: &[u8], subject_id: Option<&TaskId>) -> Result<Task, Vec<Prob
         return problems.or(None);
     };
     let mut checks = Problems::default();
+    if spec.delay.is_some() {
+        let why = "is turned into `notBefore` by whoever submits; publish `notBefore` to the queue";
+        checks.add("$.delay", why);
+    }
     let id = identify(&spec, subject_id, &mut checks);
     let task = check(spec, id, &mut checks);
     problems.follow(checks);

@@ -7,7 +7,7 @@ use super::task_spec::{Kind, Selector};
 
 /// What the tasks of a lane ask for. The key in the bucket is the lane's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LaneRecord {
     /// The kind of task.
     pub kind: Kind,

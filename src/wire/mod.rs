@@ -1,5 +1,8 @@
 //! What crosses the wire: identifiers, subjects, task specs, lifecycle events, output headers.
 //!
+//! Requests (task specs, control requests) refuse unknown fields, so that a typo is not ignored; records
+//! and answers may gain fields, so that readers of another version understand them.
+//!
 //! These types are the public API. `schemas/*.json` is generated from them by `runlane schema`, and
 //! `docs/protocol.md` explains them to clients in other languages. Nothing here does I/O.
 

@@ -51,7 +51,7 @@ impl fmt::Display for Stream {
 /// What one stream of one attempt amounts to. A reader that has `stored_bytes` bytes of the attempt
 /// has everything that was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct StreamTotals {
     /// Bytes that the program wrote (and that were read).
     pub bytes: u64,

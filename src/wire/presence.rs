@@ -11,7 +11,7 @@ use super::task_spec::Kind;
 
 /// A live worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct WorkerPresence {
     /// The worker's id.
     pub worker: WorkerId,
@@ -56,7 +56,7 @@ pub enum WorkerState {
 
 /// A runner of a live worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct RunnerPresence {
     /// Its name in the worker's configuration.
     pub name: String,

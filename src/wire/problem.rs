@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// One problem of a document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Problem {
     /// Where: a JSON path such as `$.kind.subprocess.env[2].key`.
     pub path: String,

@@ -36,7 +36,7 @@ pub enum StatusEvent {
 
 /// A worker has the task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Started {
     /// Which start this is.
     pub attempt: Attempt,
@@ -68,7 +68,7 @@ pub struct Started {
 
 /// An attempt failed and another one follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Retrying {
     /// How the attempt ended; its phase is what the outcome's would have been.
     pub ended: Outcome,
@@ -87,7 +87,7 @@ pub struct Retrying {
 
 /// A worker gave the task back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Requeued {
     /// The attempt that was stopped; it counts neither as a failure nor as a lost worker.
     pub attempt: Attempt,
@@ -109,7 +109,7 @@ pub struct Requeued {
 
 /// The task has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Finished {
     /// How.
     pub outcome: Outcome,
@@ -174,7 +174,7 @@ impl fmt::Display for Phase {
 
 /// How a task, or one attempt of it, ended. Published once to `runlane.task.<id>.outcome`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The task.
     pub id: TaskId,
@@ -275,7 +275,7 @@ pub enum StopReason {
 
 /// Why and by whom a process was stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Cause {
     /// Why.
     pub reason: StopReason,
@@ -289,7 +289,7 @@ pub struct Cause {
 
 /// What went wrong on our side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
     /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, or a step of the child's
     /// setup such as `chdir`, `rlimit`, `exec`.
@@ -303,7 +303,7 @@ pub struct ErrorDetail {
 
 /// CPU time in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct CpuTime {
     /// In user mode.
     pub user_us: u64,
@@ -313,7 +313,7 @@ pub struct CpuTime {
 
 /// What an attempt wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct OutputTotals {
     /// Standard output.
     pub stdout: StreamTotals,
@@ -323,7 +323,7 @@ pub struct OutputTotals {
 
 /// A wish to end a task. An empty message is one too.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct CancelRequest {
     /// Why, for the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]

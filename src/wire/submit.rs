@@ -8,7 +8,7 @@ use super::problem::Problem;
 
 /// A task that is in its queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Submitted {
     /// The task's id; made by the service if the spec had none.
     pub id: TaskId,

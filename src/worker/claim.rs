@@ -11,14 +11,18 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::shared::{STORE_PATIENCE, Shared};
+use crate::client::Client;
 use crate::client::schedule::expired;
-use crate::nats::{Append, BusError, Delivery, Hold as _, StatusEntry};
+use crate::nats::{Append, BusError, Delivery, Hold as _, StatusEntry, guards};
 use crate::task::LossPolicy;
 use crate::task::{self, Situation};
 use crate::wire::{
     Attempt, CancelRequest, Cause, ErrorDetail, Finished, OnWorkerLost, Outcome, Phase, Started,
     StatusEvent,
 };
+
+/// How long the worker that has a task may take to say so.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(750);
 
 /// What came of trying to take a task.
 pub(super) enum Claim {
@@ -30,6 +34,9 @@ pub(super) enum Claim {
     Over(Box<Outcome>),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
+    /// Another worker took this very message a moment ago, or says that it still deals with it: nothing
+    /// may be sent. If that one is dead, the message comes again.
+    HeldElsewhere,
     /// Our hold on the message ran out while it was being taken: nothing may be sent.
     TooLate,
 }
@@ -77,6 +84,12 @@ pub(super) async fn claim(
         last = shared.log.last(&delivery.id).await?;
     }
     loop {
+        if let Some(StatusEvent::Started(started)) = last.as_ref().map(|last| &last.event)
+            && started.queue_seq == delivery.queue_seq
+            && (was_just_taken(started) || is_held_by(shared, delivery, started).await)
+        {
+            return Ok(Claim::HeldElsewhere);
+        }
         let deadline = Instant::now() + STORE_PATIENCE.min(lease.left());
         let situation = Situation {
             last: last.as_ref().map(|last| (last.seq, &last.event)),
@@ -107,6 +120,26 @@ pub(super) async fn claim(
             Append::Lost(found) => last = found,
         }
     }
+}
+
+/// Whether a start is younger than the lease it has. A redelivery that follows it can't come before that
+/// lease is over, so this one was sent earlier: to a worker that was frozen or cut off with it, or by a
+/// server that crashed and forgot the start's delivery.
+fn was_just_taken(started: &Started) -> bool {
+    let age = Timestamp::now().duration_since(started.at);
+    // Two machines' clocks are compared. If they differ, a dead worker's task waits up to two more leases,
+    // however much they differ: a start that seems far ahead is no recent one.
+    age.unsigned_abs() < super::lease::usable(Duration::from_millis(started.lease_ms))
+}
+
+/// Later in a task's life the server may be wrong as well, so the worker that started it is asked. One
+/// that is dead, cut off, or frozen doesn't answer.
+async fn is_held_by(shared: &Shared, delivery: &Delivery, started: &Started) -> bool {
+    if started.worker == shared.worker {
+        return false;
+    }
+    let client = Client::new(shared.bus.clone());
+    client.holds(&started.worker, &delivery.id, delivery.queue_seq, HOLDER_PATIENCE).await
 }
 
 struct Counts {
@@ -151,6 +184,9 @@ async fn won(
     match event {
         StatusEvent::Started(started) => {
             let taken = Taken { started, seq, last_delay, slot: intent.slot() };
+            if !guards::start_check() {
+                return Ok(Claim::Taken(taken));
+            }
             Ok(match shared.log.cancel_request(&delivery.id).await? {
                 Some(request) => Claim::Canceled(taken, request),
                 None => Claim::Taken(taken),

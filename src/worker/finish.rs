@@ -32,6 +32,8 @@ use crate::wire::{
 
 /// How long the end of a task is kept in memory while the server is away.
 const KEEP_END: Duration = Duration::from_secs(3600);
+/// How long a record is tried before it is also kept on disk.
+const STORE_SOON: Duration = Duration::from_secs(3);
 /// Pause between two tries of what follows the record.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -216,7 +218,21 @@ async fn append(
     event: &StatusEvent,
     expected: u64,
 ) -> Result<u64, FinishError> {
-    match shared.log.append(id, event, expected, Instant::now() + KEEP_END).await? {
+    let soon = shared.log.append(id, event, expected, Instant::now() + STORE_SOON).await;
+    let appended = match soon {
+        Err(error) if error.is_passing() => {
+            // The server is away: a copy on disk outlives this worker.
+            let kept = shared.spool.keep(id, expected, event).await;
+            let deadline = Instant::now() + KEEP_END;
+            let late = shared.log.append(id, event, expected, deadline).await;
+            if kept && late.is_ok() {
+                shared.spool.forget(id, expected).await;
+            }
+            late?
+        }
+        settled => settled?,
+    };
+    match appended {
         Append::Won(seq) => Ok(seq),
         Append::Lost(_) => Err(FinishError::Fenced),
     }

@@ -13,10 +13,15 @@ use tokio::time::sleep;
 use super::runner::Router;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{Bus, BusError, Link, presence};
+use crate::telemetry::metrics;
 use crate::wire::{LaneId, LaneRecord};
 
 /// How often the lanes are read though nothing was heard.
 const REFRESH: Duration = Duration::from_secs(30);
+/// A change is heard when it is published, which is before it is stored and readable: the lanes are
+/// read again a few times after it.
+const SETTLING: Duration = Duration::from_millis(150);
+const SETTLING_READS: u32 = 4;
 /// Pause after a failed read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,8 +51,10 @@ impl LaneWatch {
     /// Runs until nobody listens any more.
     pub(super) async fn run(mut self) -> Result<(), BusError> {
         let mut changes = presence::lane_changes(&self.bus).await?;
+        let mut settling = 0;
         loop {
             let pause = match self.refresh().await {
+                Ok(()) if settling > 0 => SETTLING,
                 Ok(()) => REFRESH,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the lanes; trying again");
@@ -56,9 +63,12 @@ impl LaneWatch {
             };
             // Cancel safe: each arm only says "read them again".
             tokio::select! {
-                change = changes.next() => if change.is_none() { return Ok(()) },
+                change = changes.next() => match change {
+                    Some(_) => settling = SETTLING_READS,
+                    None => return Ok(()),
+                },
                 Ok(()) = self.link.changed() => {}
-                () = sleep(pause) => {}
+                () = sleep(pause) => settling = settling.saturating_sub(1),
                 () = self.names.closed() => return Ok(()),
             }
         }
@@ -94,13 +104,17 @@ impl LaneWatch {
                 true
             }
         });
+        metrics::lanes(lanes.len());
         self.lanes.send_replace(lanes);
         Ok(())
     }
 
     async fn attach(&self, id: &LaneId, record: LaneRecord) -> Result<Lane, TopologyError> {
         // The consumer may be missing if the submitter died between its two steps.
-        topology::ensure_lane(&self.bus, id, &record, topology::DEFAULT_LEASE).await?;
+        let default = LaneId::default_lane();
+        let usual = topology::lane_lease(&self.bus, &default).await;
+        let usual = usual.unwrap_or(topology::DEFAULT_LEASE);
+        topology::ensure_lane(&self.bus, id, &record, usual).await?;
         let lease = topology::lane_lease(&self.bus, id).await;
         let lease =
             lease.map_err(|source| TopologyError::LookUp { name: format!("lane {id}"), source })?;

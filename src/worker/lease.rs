@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::nats::Hold;
+use crate::nats::{Hold, guards};
 
 /// Renewals per lease.
 const RENEWALS: u32 = 3;
@@ -47,8 +47,8 @@ impl Lease {
 
     /// Counts a renewal that was sent at `sent` and confirmed since; a lost lease stays lost.
     pub(super) fn renew_from(&self, sent: BootInstant) {
-        let usable = self.length - self.length / MARGIN_DIVISOR;
-        let until = sent.0 + u64::try_from(usable.as_millis()).unwrap_or(u64::MAX / 2);
+        let usable = usable(self.length).as_millis();
+        let until = sent.0 + u64::try_from(usable).unwrap_or(u64::MAX / 2);
         let renew = |old| (old != LOST).then_some(until.max(old));
         // An error means that the lease is lost, and it stays so.
         let _lost = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, renew);
@@ -56,7 +56,9 @@ impl Lease {
 
     /// Gives the lease up for good.
     pub(super) fn lose(&self) {
-        self.deadline.store(LOST, Ordering::Release);
+        if guards::lease() {
+            self.deadline.store(LOST, Ordering::Release);
+        }
     }
 
     /// Time left; zero if the deadline has passed.
@@ -73,7 +75,7 @@ impl Lease {
 
     /// Whether the deadline has passed while the task may have processes.
     pub(super) fn is_overdue(&self) -> bool {
-        !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
+        guards::lease() && !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
     }
 
     /// Time for which the server lets us hold the task without a renewal.
@@ -89,12 +91,17 @@ impl Lease {
 
 impl Hold for Lease {
     fn is_held(&self) -> bool {
-        !self.left().is_zero()
+        !guards::lease() || !self.left().is_zero()
     }
 
     fn is_lost(&self) -> bool {
         self.deadline.load(Ordering::Acquire) == LOST
     }
+}
+
+/// The part of a lease within which its holder acts; in the rest it only ends what it had.
+pub(super) fn usable(length: Duration) -> Duration {
+    length - length / MARGIN_DIVISOR
 }
 
 /// A reading of `CLOCK_BOOTTIME`, in milliseconds.

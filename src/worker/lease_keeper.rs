@@ -43,8 +43,15 @@ impl LeaseKeeper<'_> {
     pub(super) async fn run(mut self) {
         let mut pause = self.lease.interval();
         loop {
-            // The deadline passed while nobody looked: the machine slept, or the server is away.
-            sleep(pause.min(self.lease.left())).await;
+            let left = self.lease.left();
+            // Without processes a passed deadline is no reason to hurry.
+            sleep(if left.is_zero() && !self.lease.is_overdue() { pause } else { pause.min(left) })
+                .await;
+            // The deadline passed while nobody looked: we were frozen, or the server is away. Even if
+            // the chain still says that the task is ours, its next owner may hold the message already.
+            if self.lease.is_overdue() {
+                return self.lose("it could not be renewed in time");
+            }
             match self.renew_in_time().await {
                 Ok(Owner::Us) => {
                     metrics::lease_renewal(Renewal::Renewed);
@@ -59,9 +66,6 @@ impl LeaseKeeper<'_> {
                     tracing::warn!(task = %self.id, %error, left = ?self.lease.left(), "lease not renewed");
                     pause = RETRY_PAUSE;
                 }
-            }
-            if self.lease.is_overdue() {
-                return self.lose("it could not be renewed in time");
             }
         }
     }

@@ -79,6 +79,7 @@ pub(super) struct LoopParts {
 struct Active {
     queue_seq: u64,
     handle: watch::Sender<AckHandle>,
+    used: watch::Receiver<AckHandle>,
     stop: watch::Sender<Option<Stop>>,
 }
 
@@ -181,10 +182,11 @@ impl MainLoop {
         }
         let (stop, stop_rx) = watch::channel(None);
         let (handle, handle_rx) = watch::channel(delivery.handle.clone());
+        let (used_tx, used) = watch::channel(delivery.handle.clone());
         let id = delivery.id.clone();
-        let active = Active { queue_seq: delivery.queue_seq, handle, stop: stop.clone() };
+        let active = Active { queue_seq: delivery.queue_seq, handle, used, stop: stop.clone() };
         let shared = Arc::clone(&self.parts.shared);
-        let inputs = RunInputs { delivery, handle: handle_rx, stop, stop_rx };
+        let inputs = RunInputs { delivery, handle: handle_rx, used: used_tx, stop, stop_rx };
         let run = self.runs.spawn(run::run(shared, inputs));
         self.tasks_of_runs.insert(run.id(), id.clone());
         self.active.insert(id, active);
@@ -192,9 +194,13 @@ impl MainLoop {
     }
 
     fn hand_back(&mut self, delivery: Delivery, delay: Duration) {
+        self.hand_back_by(delivery.handle, delay);
+    }
+
+    fn hand_back_by(&mut self, handle: AckHandle, delay: Duration) {
         let bus = self.parts.shared.bus.clone();
         self.chores.spawn(async move {
-            if let Err(error) = delivery.handle.nak(&bus, delay).await {
+            if let Err(error) = handle.nak(&bus, delay).await {
                 tracing::debug!(%error, "a task was not handed back; it comes again after its lease");
             }
         });
@@ -225,7 +231,9 @@ impl MainLoop {
             Err(error) => error.id(),
         };
         let Some(task) = self.tasks_of_runs.remove(&id) else { return };
-        self.active.remove(&task);
+        if let Some(active) = self.active.remove(&task) {
+            self.answer_late_delivery(&active);
+        }
         self.places.leave(&task);
         match ended {
             Ok((_, run::RunEnd::Requeued)) => self.report.requeued += 1,
@@ -239,19 +247,30 @@ impl MainLoop {
         }
     }
 
-    /// Answers an operator's request after doing what it asks.
+    /// A delivery that came after its run had answered another one: the task was handed back and came
+    /// to us again before the run was joined.
+    fn answer_late_delivery(&mut self, active: &Active) {
+        let newest = active.handle.borrow().clone();
+        if newest != *active.used.borrow() {
+            self.hand_back_by(newest, EXCESS_DELAY);
+        }
+    }
+
+    /// Answers an operator's request after doing what it asks, or another worker's question.
     fn on_control(&mut self, message: &Incoming) {
-        let error = match serde_json::from_slice(&message.payload) {
-            Ok(request) => self.obey(request).err(),
-            Err(error) => Some(format!("the request is not understood: {error}")),
+        let (holds, error) = match serde_json::from_slice(&message.payload) {
+            Ok(ControlRequest::Holds { task, queue_seq }) => {
+                (Some(self.active.get(&task).is_some_and(|run| run.queue_seq == queue_seq)), None)
+            }
+            Ok(request) => (None, self.obey(&request).err()),
+            Err(error) => (None, Some(format!("the request is not understood: {error}"))),
         };
         let reply = ControlReply {
             state: self.state(),
             running: u32::try_from(self.active.len()).unwrap_or(u32::MAX),
+            holds,
             error,
         };
-        self.parts.presence.set_state(self.state());
-        self.announce();
         let Some(subject) = message.reply.clone() else { return };
         let payload = serde_json::to_vec(&reply).expect("a reply is plain JSON");
         let bus = self.parts.shared.bus.clone();
@@ -262,7 +281,7 @@ impl MainLoop {
         });
     }
 
-    fn obey(&mut self, request: ControlRequest) -> Result<(), String> {
+    fn obey(&mut self, request: &ControlRequest) -> Result<(), String> {
         tracing::info!(?request, "an operator asks");
         match request {
             ControlRequest::Pause | ControlRequest::Resume if self.drain != Drain::No => {
@@ -280,7 +299,10 @@ impl MainLoop {
                     self.deadline = Some(Instant::now() + self.parts.drain_timeout);
                 }
             }
+            ControlRequest::Holds { .. } => {}
         }
+        self.parts.presence.set_state(self.state());
+        self.announce();
         Ok(())
     }
 

@@ -24,6 +24,7 @@ mod run;
 pub mod runner;
 mod service;
 mod shared;
+mod spool;
 mod start;
 mod stop;
 

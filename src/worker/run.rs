@@ -28,14 +28,19 @@ pub(super) struct RunInputs {
     pub(super) delivery: Delivery,
     /// The newest delivery of the task's message.
     pub(super) handle: watch::Receiver<AckHandle>,
+    /// The delivery that was, or is about to be, answered.
+    pub(super) used: watch::Sender<AckHandle>,
     pub(super) stop: watch::Sender<Option<Stop>>,
     pub(super) stop_rx: watch::Receiver<Option<Stop>>,
 }
 
 impl RunInputs {
-    /// A redelivery may have come in the meantime.
+    /// The delivery to answer: a redelivery may have come in the meantime. One that comes after this is
+    /// answered by the loop.
     fn newest_handle(&self) -> AckHandle {
-        self.handle.borrow().clone()
+        let newest = self.handle.borrow().clone();
+        self.used.send_replace(newest.clone());
+        newest
     }
 }
 
@@ -101,7 +106,7 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
     let intent = match admission(shared, &inputs, slot, &lease, intent).await {
         Ok(Go::Claim(intent)) => intent,
         Ok(Go::Nowhere(end)) => return Ok(end),
-        Err(error) => return give_back(shared, &inputs, error).await,
+        Err(error) => return give_back(shared, &inputs, &lease, error).await,
     };
     let slot = slot.map(|slot| slot.name.as_str());
     let handle = inputs.newest_handle();
@@ -124,10 +129,14 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
             handle.ack(&shared.bus).await?;
             Ok(RunEnd::Done)
         }
+        Ok(Claim::HeldElsewhere) => {
+            tracing::info!(task = %delivery.id, "a task was delivered that another worker has");
+            Ok(RunEnd::Done)
+        }
         Ok(Claim::TooLate) => Err(FinishError::Fenced),
         Err(error) => {
             let_go(shared, delivery, slot, &lease).await;
-            give_back(shared, &inputs, error).await
+            give_back(shared, &inputs, &lease, error).await
         }
     }
 }
@@ -247,10 +256,15 @@ async fn let_go(shared: &Shared, delivery: &Delivery, slot: Option<&str>, lease:
 async fn give_back(
     shared: &Shared,
     inputs: &RunInputs,
+    lease: &Lease,
     error: BusError,
 ) -> Result<RunEnd, FinishError> {
     tracing::warn!(task = %inputs.delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
+    // Somebody else may run it by now, and would lose it by our nak.
+    if !lease.is_held() {
+        return Ok(RunEnd::Done);
+    }
     let handle = inputs.newest_handle();
     handle.nak(&shared.bus, TRY_AGAIN).await?;
     Ok(RunEnd::Done)

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::lanes::Lanes;
 use super::places::Ask;
 use super::runner::{LineLog, Router};
+use super::spool::Spool;
 use crate::exec::Spawner;
 use crate::nats::topology::DEFAULT_LEASE;
 use crate::nats::{Bus, OutputPublisher, Slots, StatusLog};
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     /// Where runs ask for another sort of place.
     pub(super) places: mpsc::Sender<Ask>,
     pub(super) publisher: OutputPublisher,
+    pub(super) spool: Spool,
     pub(super) spawner: Spawner,
     pub(super) router: Arc<Router>,
     pub(super) lanes: watch::Receiver<Lanes>,

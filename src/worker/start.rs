@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::presence::{PresenceWriter, features};
 use super::runner::{Router, Runner};
 use super::service;
 use super::shared::Shared;
+use super::spool::Spool;
 use crate::exec::Spawner;
 use crate::nats::presence::PRESENCE_INTERVAL;
 use crate::nats::topology::{self, TopologyError, TopologySettings};
@@ -48,6 +50,8 @@ pub struct WorkerSettings {
     pub max_lanes: usize,
     /// Streams to make if they are missing; None: they must be there.
     pub manage: Option<TopologySettings>,
+    /// Where the ends of tasks are kept that could not be stored; None: in memory only.
+    pub state_dir: Option<PathBuf>,
     /// Whether it answers `runlane.submit`.
     pub submit_service: bool,
 }
@@ -123,6 +127,8 @@ impl Worker {
         services.spawn(lane_watch.run());
         let inputs = IntakeInputs { lanes: names, room, link: link.clone(), closing };
         services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
+        let spool = Spool::new(settings.state_dir);
+        services.spawn(spool.clone().recover(bus.clone()));
         services.spawn(chores::run(bus.clone(), Sort::Cancels));
         services.spawn(chores::run(bus.clone(), Sort::Due));
         let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
@@ -148,6 +154,7 @@ impl Worker {
             places,
             publisher: OutputPublisher::new(bus.clone()),
             bus: bus.clone(),
+            spool,
             spawner,
             router,
             lanes,

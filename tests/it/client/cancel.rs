@@ -13,6 +13,7 @@ fn options() -> CancelOptions {
             reason: Some("enough".to_owned()),
             by: Some("me".to_owned()),
             grace_ms: None,
+            replaced_by: None,
         },
         wait: Duration::from_secs(10),
         unknown: UnknownTask::Refuse,

@@ -57,7 +57,8 @@ async fn a_child_that_ignores_the_polite_signal_dies_when_its_leader_has_obeyed(
     set_stop(&sender, canceled());
     let ended = supervised(&mark, &mut launched, None, DEADLINE, stop).await;
     assert_eq!(ended.exit, ExitStatus::Signaled(TERM));
-    assert_eq!(ended.leftovers_killed, 2);
+    // The shell, and its sleep if that was started by then.
+    assert!((1..=2).contains(&ended.leftovers_killed), "{}", ended.leftovers_killed);
 }
 
 #[tokio::test]

@@ -211,6 +211,7 @@ pub(crate) fn settings(name: &str, capacity: usize) -> WorkerSettings {
         drain_timeout: Duration::from_secs(10),
         max_lanes: 64,
         manage: None,
+        state_dir: None,
         submit_service: true,
     }
 }
