@@ -1,7 +1,7 @@
 //! The newest tasks, by their last record.
 //!
 //! Streams are read backwards in windows, so the cost depends on how many tasks are shown, not on how
-//! many there are; at most [`BUDGET`] messages of each stream are looked at, and the listing says when
+//! many there are; at most about 50,000 messages of each stream are looked at, and the listing says when
 //! that was not enough.
 
 use std::collections::HashSet;

@@ -12,7 +12,7 @@
 //! | `control` | asks one worker to drain, pause or resume |
 //! | `workers`, `lanes` | who is there, what waits, and which label each worker lacks |
 //!
-//! Everything goes through [`Bus`]; any NATS client can do the same from docs/protocol.md.
+//! Everything goes through `nats::Bus`; any NATS client can do the same from docs/protocol.md.
 
 pub mod again;
 pub mod bulk;

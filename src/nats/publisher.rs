@@ -1,6 +1,6 @@
 //! Stores output chunks, confirmed, a bounded number at a time.
 //!
-//! The bound is the backpressure: when [`TASK_WINDOW`] publishes of a task or [`WORKER_WINDOW`] of
+//! The bound is the backpressure: when 8 publishes of a task or 64 of
 //! the worker are unconfirmed, no further chunk is taken from the channel, the pump stops reading, and
 //! the program blocks on its pipe. So a worker holds at most `WORKER_WINDOW` chunks (4 MiB at 64 KiB)
 //! here, whatever its tasks write.

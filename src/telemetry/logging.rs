@@ -38,7 +38,7 @@ pub enum LoggingError {
 }
 
 /// Installs the process's logger with a filter in `tracing_subscriber`'s directive syntax, or
-/// [`DEFAULT_FILTER`]. Errors: an invalid filter, or a second logger.
+/// `config::DEFAULT_FILTER`. Errors: an invalid filter, or a second logger.
 pub fn init(filter: Option<&str>, format: LogFormat) -> Result<(), LoggingError> {
     let filter = parse_filter(filter.unwrap_or(crate::config::DEFAULT_FILTER))?;
     let builder = Subscriber::builder().with_env_filter(filter).with_writer(std::io::stderr);

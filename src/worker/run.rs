@@ -72,9 +72,26 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: RunInputs) -> RunEnd {
 }
 
 async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishError> {
-    let delivery = &inputs.delivery;
     let received = BootInstant::now();
-    let (prepared, intent) = match prepare::prepare(shared, delivery) {
+    let Some((ready, intent)) = decide(shared, &inputs.delivery).await? else {
+        return Ok(RunEnd::Done);
+    };
+    let lease = Lease::start(shared.lease_of(&inputs.delivery.lane), received);
+    let slot = ready.as_ref().and_then(|ready| ready.task.slot.as_ref());
+    let intent = match admission(shared, &inputs, slot, &lease, intent).await {
+        Ok(Go::Claim(intent)) => intent,
+        Ok(Go::Nowhere(end)) => return Ok(end),
+        Err(error) => return give_back(shared, &inputs, &lease, error).await,
+    };
+    take(shared, &inputs, ready.as_ref(), &lease, &intent).await
+}
+
+/// What the worker wants to do with a delivery; `None` if it was dealt with here.
+async fn decide(
+    shared: &Shared,
+    delivery: &Delivery,
+) -> Result<Option<(Option<Ready>, Intent)>, FinishError> {
+    match prepare::prepare(shared, delivery) {
         Prepared::Run(ready) => {
             let intent = Intent::Run {
                 runner: ready.runner.clone(),
@@ -82,63 +99,56 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
                 losses: ready.task.loss,
                 start_by: ready.task.start_by,
             };
-            (Some(ready), intent)
+            return Ok(Some((Some(ready), intent)));
         }
-        Prepared::Reject(error) => (None, Intent::Reject(error)),
+        Prepared::Reject(error) => return Ok(Some((None, Intent::Reject(error)))),
         Prepared::Elsewhere(lane) => {
             if let Err(error) = prepare::move_to_lane(shared, delivery, lane).await {
                 tracing::warn!(task = %delivery.id, %error, "a task was not moved; trying again");
                 delivery.handle.nak(&shared.bus, TRY_AGAIN).await?;
             }
-            return Ok(RunEnd::Done);
         }
-        Prepared::Later(until) => {
-            prepare::put_off(shared, delivery, until).await?;
-            return Ok(RunEnd::Done);
-        }
-        Prepared::NotHere => {
-            prepare::leave_to_others(shared, delivery).await?;
-            return Ok(RunEnd::Done);
-        }
-    };
-    let lease = Lease::start(shared.lease_of(&delivery.lane), received);
-    let slot = prepared.as_ref().and_then(|ready| ready.task.slot.as_ref());
-    let intent = match admission(shared, &inputs, slot, &lease, intent).await {
-        Ok(Go::Claim(intent)) => intent,
-        Ok(Go::Nowhere(end)) => return Ok(end),
-        Err(error) => return give_back(shared, &inputs, &lease, error).await,
-    };
-    let slot = slot.map(|slot| slot.name.as_str());
+        Prepared::Later(until) => prepare::put_off(shared, delivery, until).await?,
+        Prepared::NotHere => prepare::leave_to_others(shared, delivery).await?,
+    }
+    Ok(None)
+}
+
+/// Takes the task by its chain, and does what the chain says.
+async fn take(
+    shared: &Shared,
+    inputs: &RunInputs,
+    ready: Option<&Ready>,
+    lease: &Lease,
+    intent: &Intent,
+) -> Result<RunEnd, FinishError> {
+    let delivery = &inputs.delivery;
+    let slot = ready.and_then(|ready| ready.task.slot.as_ref()).map(|slot| slot.name.as_str());
     let handle = inputs.newest_handle();
-    match claim::claim(shared, delivery, &lease, &intent).await {
+    match claim::claim(shared, delivery, lease, intent).await {
         Ok(Claim::Taken(taken)) => {
-            let ready = prepared.expect("only a prepared task is taken for a run");
-            run_taken(shared, &inputs, &ready, &taken, &lease).await
+            let ready = ready.expect("only a prepared task is taken for a run");
+            return run_taken(shared, inputs, ready, &taken, lease).await;
         }
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
             finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
-            Ok(RunEnd::Done)
         }
-        Ok(Claim::Over(outcome)) => {
-            finish::conclude(shared, &handle, &outcome, slot).await?;
-            Ok(RunEnd::Done)
-        }
+        Ok(Claim::Over(outcome)) => finish::conclude(shared, &handle, &outcome, slot).await?,
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
             handle.ack(&shared.bus).await?;
-            Ok(RunEnd::Done)
         }
         Ok(Claim::HeldElsewhere) => {
             tracing::info!(task = %delivery.id, "a task was delivered that another worker has");
-            Ok(RunEnd::Done)
         }
-        Ok(Claim::TooLate) => Err(FinishError::Fenced),
+        Ok(Claim::TooLate) => return Err(FinishError::Fenced),
         Err(error) => {
-            let_go(shared, delivery, slot, &lease).await;
-            give_back(shared, &inputs, &lease, error).await
+            let_go(shared, delivery, slot, lease).await;
+            return give_back(shared, inputs, lease, error).await;
         }
     }
+    Ok(RunEnd::Done)
 }
 
 /// Where a delivery goes after its admission.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::admit;
 use super::chores::{self, Sort};
@@ -26,7 +26,7 @@ use crate::nats::presence::PRESENCE_INTERVAL;
 use crate::nats::topology::{self, TopologyError, TopologySettings};
 use crate::nats::{
     Bus, BusError, Cancels, Intake, IntakeInputs, Link, LinkState, OutputPublisher, PullHealth,
-    SlotChanges, Slots, StatusLog,
+    Pulled, SlotChanges, Slots, StatusLog,
 };
 use crate::task::DuplicateRunner;
 use crate::wire::{WorkerId, WorkerPresence, WorkerState};
@@ -106,78 +106,54 @@ impl Worker {
             topology::ensure(&bus, manage).await?;
         }
         let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
-        let cancels = Cancels::listen(&bus).await?;
-        let control = bus.subscribe(bus.subjects().worker_control(&settings.worker)).await?;
-        let (lanes_tx, lanes) = watch::channel(Lanes::new());
-        let (names_tx, names) = watch::channel(BTreeSet::new());
-        let (room_tx, room) = watch::channel(0);
-        let (closing_tx, closing) = watch::channel(false);
-        let (health_tx, health) = watch::channel(PullHealth::default());
-        // As many deliveries as can run: more are never asked for, but by several lanes at once.
-        let (pulled_tx, pulled) = mpsc::channel(settings.capacity.get());
         let mut services = JoinSet::new();
-        let lane_watch = LaneWatch {
-            bus: bus.clone(),
-            router: Arc::clone(&router),
-            max_lanes: settings.max_lanes,
-            link: link.clone(),
-            lanes: lanes_tx,
-            names: names_tx,
-        };
-        services.spawn(lane_watch.run());
-        let inputs = IntakeInputs { lanes: names, room, link: link.clone(), closing };
-        services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
+        let pulling =
+            pull(&mut services, &bus, &link, &router, settings.capacity, settings.max_lanes);
+        let lanes = pulling.lanes;
         let spool = Spool::new(settings.state_dir);
-        services.spawn(spool.clone().recover(bus.clone()));
-        services.spawn(chores::run(bus.clone(), Sort::Cancels));
-        services.spawn(chores::run(bus.clone(), Sort::Due));
+        spawn_helpers(
+            &mut services,
+            &bus,
+            &spool,
+            settings.submit_service.then_some(&settings.worker),
+        );
         let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
         let heard = SlotChanges::listen(&bus).await?;
         services.spawn(admit::forward(heard, slot_changes.clone()));
         let (places, asks) = places::asks();
-        if settings.submit_service {
-            services.spawn(service::run(bus.clone(), settings.worker.clone()));
-        }
-        let presence = PresenceWriter::new(
-            bus.clone(),
-            lanes.clone(),
-            presence(&settings.worker, settings.capacity, &settings.labels, &router),
-        );
-        let mut presence_tick = interval(PRESENCE_INTERVAL);
-        presence_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let record = presence(&settings.worker, settings.capacity, &settings.labels, &router);
         let (drain, drain_rx) = watch::channel(Drain::No);
-        let shared = Shared {
-            worker: settings.worker,
-            log: StatusLog::new(bus.clone()),
-            slots: Slots::new(bus.clone()),
-            slot_changes,
-            places,
-            publisher: OutputPublisher::new(bus.clone()),
-            bus: bus.clone(),
-            spool,
-            spawner,
-            router,
-            lanes,
-        };
         let parts = LoopParts {
-            shared: Arc::new(shared),
             capacity: settings.capacity.get(),
             drain_timeout: settings.drain_timeout,
-            room: room_tx,
-            closing: closing_tx,
-            pulled,
-            cancels,
-            control,
+            room: pulling.room,
+            closing: pulling.closing,
+            pulled: pulling.pulled,
+            cancels: Cancels::listen(&bus).await?,
+            control: bus.subscribe(bus.subjects().worker_control(&settings.worker)).await?,
             asks,
             drain: drain_rx,
-            presence,
-            presence_tick,
+            presence: PresenceWriter::new(bus.clone(), lanes.clone(), record),
+            presence_tick: presence_tick(),
+            shared: Arc::new(Shared {
+                worker: settings.worker,
+                log: StatusLog::new(bus.clone()),
+                slots: Slots::new(bus.clone()),
+                slot_changes,
+                places,
+                publisher: OutputPublisher::new(bus.clone()),
+                bus: bus.clone(),
+                spool,
+                spawner,
+                router,
+                lanes,
+            }),
         };
         let mut main = JoinSet::new();
         main.spawn(MainLoop::new(parts).run());
         // Who hears that the worker is there can reach it.
         bus.round_trip().await?;
-        Ok(Self { drain, main, services, health, link })
+        Ok(Self { drain, main, services, health: pulling.health, link })
     }
 
     /// Asks the worker to end; a request that is less urgent than one before has no effect.
@@ -209,20 +185,97 @@ impl Worker {
     /// # Errors
     /// A part of the worker failed or panicked.
     pub async fn ended(&mut self) -> Result<Report, WorkerError> {
-        let report = match self.main.join_next().await {
-            Some(report) => report?,
-            None => Report::default(),
+        let mut failed = None;
+        let report = loop {
+            // Cancel safe: an end stays in its set until it is taken.
+            tokio::select! {
+                Some(report) = self.main.join_next() => break report?,
+                Some(service) = self.services.join_next() => {
+                    // A worker that has lost a part of itself must not look as if it worked.
+                    if let Some(error) = failure(service) {
+                        tracing::error!(%error, "a part of the worker failed; the worker ends");
+                        self.drain(Drain::Wait);
+                        failed = Some(error);
+                    }
+                }
+                else => break Report::default(),
+            }
         };
         self.services.abort_all();
         while let Some(service) = self.services.join_next().await {
-            match service {
-                Ok(result) => result?,
-                Err(error) if error.is_cancelled() => {}
-                Err(error) => return Err(error.into()),
-            }
+            failed = failed.or(failure(service));
         }
-        Ok(report)
+        failed.map_or(Ok(report), Err)
     }
+}
+
+fn failure(service: Result<Result<(), BusError>, JoinError>) -> Option<WorkerError> {
+    match service {
+        Ok(result) => result.err().map(WorkerError::from),
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => Some(error.into()),
+    }
+}
+
+/// The worker's ends of its pull loop.
+struct Pulling {
+    lanes: watch::Receiver<Lanes>,
+    room: watch::Sender<usize>,
+    closing: watch::Sender<bool>,
+    pulled: mpsc::Receiver<Pulled>,
+    health: watch::Receiver<PullHealth>,
+}
+
+/// Starts to watch the lanes and to pull from those that a runner matches.
+fn pull(
+    services: &mut JoinSet<Result<(), BusError>>,
+    bus: &Bus,
+    link: &watch::Receiver<Link>,
+    router: &Arc<Router>,
+    capacity: NonZeroUsize,
+    max_lanes: usize,
+) -> Pulling {
+    let (lanes_tx, lanes) = watch::channel(Lanes::new());
+    let (names, lane_names) = watch::channel(BTreeSet::new());
+    let (room, room_rx) = watch::channel(0);
+    let (closing, closing_rx) = watch::channel(false);
+    let (health_tx, health) = watch::channel(PullHealth::default());
+    // As many deliveries as can run: more are never asked for, but by several lanes at once.
+    let (pulled_tx, pulled) = mpsc::channel(capacity.get());
+    let lane_watch = LaneWatch {
+        bus: bus.clone(),
+        router: Arc::clone(router),
+        max_lanes,
+        link: link.clone(),
+        lanes: lanes_tx,
+        names,
+    };
+    services.spawn(lane_watch.run());
+    let inputs =
+        IntakeInputs { lanes: lane_names, room: room_rx, link: link.clone(), closing: closing_rx };
+    services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
+    Pulling { lanes, room, closing, pulled, health }
+}
+
+/// What a worker does for all: unstored ends, cancels, schedules, submissions.
+fn spawn_helpers(
+    services: &mut JoinSet<Result<(), BusError>>,
+    bus: &Bus,
+    spool: &Spool,
+    submissions: Option<&WorkerId>,
+) {
+    services.spawn(spool.clone().recover(bus.clone()));
+    services.spawn(chores::run(bus.clone(), Sort::Cancels));
+    services.spawn(chores::run(bus.clone(), Sort::Due));
+    if let Some(worker) = submissions {
+        services.spawn(service::run(bus.clone(), worker.clone()));
+    }
+}
+
+fn presence_tick() -> Interval {
+    let mut tick = interval(PRESENCE_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 fn presence(

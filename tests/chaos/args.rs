@@ -14,7 +14,8 @@ Usage: cargo test --test chaos -- [FLAGS]
   --capacity N    tasks that a worker runs at once (default 6)
   --lease-ms N    lease of the tasks (default 3000, with three servers 5000; at least 2000)
   --json FILE     write the report as JSON, too
-  --story ID      print all that is known of a task, also without a violation
+  --story ID      print all that is known of a task, also without a violation; `slowest`: of the one
+                  that took longest to be started again after its worker's death
   --keep          keep the directory with all logs, also without a violation
   --prove         switch each guard off in turn: the harness has to see it (--features chaos-unguarded)";
 

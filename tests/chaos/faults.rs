@@ -26,8 +26,8 @@ pub(crate) struct World {
     pub(crate) timeline: Timeline,
     /// Tells the leaders.
     pub(crate) connected: Connected,
-    /// Held by the fault that the servers suffer.
-    pub(crate) servers_busy: Arc<Mutex<()>>,
+    /// Held by the fault that the servers suffer; until then they are to be left in peace after it.
+    pub(crate) servers_busy: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Lets the storm blow; returns when the last fault is over.
@@ -67,8 +67,13 @@ async fn inflict(world: Arc<World>, fault: Fault) {
         }
         Fault::KillServer { .. } | Fault::KillLeader { .. } | Fault::FreezeServer { .. } => {
             match Arc::clone(&world.servers_busy).try_lock_owned() {
-                Ok(_busy) => on_server(&world, fault).await,
-                Err(_) => world.timeline.add("skipped", ""),
+                Ok(mut peace) if peace.is_none_or(|until| until <= Instant::now()) => {
+                    on_server(&world, fault).await;
+                    // A cluster elects for five seconds and more: without peace it would do nothing else.
+                    let calm = if world.servers.count() == 1 { 3 } else { 15 };
+                    *peace = Some(Instant::now() + Duration::from_secs(calm));
+                }
+                Ok(_) | Err(_) => world.timeline.add("skipped", ""),
             }
         }
     }

@@ -157,7 +157,12 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
     let mut ids: Vec<_> =
         tally.violations.iter().filter_map(|violation| violation.task.clone()).collect();
     ids.dedup();
-    let asked = options.story.as_ref().and_then(|id| id.parse().ok());
+    let slowest = report.slowest_recoveries.first().map(|(_, task, _)| task.as_str());
+    let asked = match options.story.as_deref() {
+        Some("slowest") => slowest,
+        asked => asked,
+    };
+    let asked: Option<TaskId> = asked.and_then(|id| id.parse().ok());
     let stories = asked
         .iter()
         .chain(ids.iter().take(STORIES))
