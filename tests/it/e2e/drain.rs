@@ -45,12 +45,7 @@ async fn a_second_sigterm_hands_tasks_back_to_be_run_at_once() {
     worker.logged("how=Wait").await;
     worker.signal(Signal::SIGTERM);
     let (code, log) = worker.ended().await;
-<<<<<<< HEAD
     assert_eq!(code, 3, "tasks were handed back: {log}");
-=======
-    // Not a clean end: something was handed back.
-    assert_eq!(code, 3, "{log}");
->>>>>>> wip-e2e
     mark.assert_none_alive();
     assert_eq!(site.status(&id).await["phase"], "pending", "{log}");
     // Long before its lease of 30 seconds would be over.
