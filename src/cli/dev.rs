@@ -63,10 +63,10 @@ pub(super) async fn run(global: &GlobalArgs, args: DevArgs) -> Result<u8, Failur
     worker::start_log(&resolve(raw.clone())?)?;
     // Before the server, so that a signal can't end us without ending it.
     let stops = Stops::listen()?;
-    let server = start_server(&args).await?;
+    let mut server = start_server(&args).await?;
     raw.nats.servers = Some(vec![Secret::new(server.url())]);
     let config = resolve(raw)?;
-    let done = work(global, &config, &server, args.port, stops).await;
+    let done = work(global, &config, &mut server, args.port, stops).await;
     let stopped = server.stop().await;
     let code = done?;
     stopped.map_err(|error| Failure::of(FAILED, &error))?;
@@ -102,7 +102,7 @@ fn default_dir() -> Result<PathBuf, Failure> {
 async fn work(
     global: &GlobalArgs,
     config: &Config,
-    server: &DevServer,
+    server: &mut DevServer,
     asked_port: u16,
     stops: Stops,
 ) -> Result<u8, Failure> {
@@ -117,7 +117,17 @@ async fn work(
             connected.version, config.worker.capacity
         ))?;
     }
-    let served = worker::serve(config, name, &connected, bus, stops).await;
+    let log = server.log_file().display().to_string();
+    // Cancel safe: if the server is gone, dropping the worker kills its tasks; they run again when both
+    // are back.
+    let served = tokio::select! {
+        served = worker::serve(config, name, &connected, bus, stops) => served,
+        ended = server.ended() => {
+            let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let message = format!("nats-server ended by itself ({how}); its log is {log}");
+            Err(Failure::new(UNAVAILABLE, message))
+        }
+    };
     // Else the log would complain of a lost connection when the server is stopped. If that is gone
     // already, there is nothing to close.
     drop(connected.client.drain().await);

@@ -127,6 +127,9 @@ impl Client {
             let waiting = self.without_records(filter).await?;
             listing.gave_up |= waiting.gave_up;
             listing.tasks.extend(waiting.tasks);
+            let delayed = self.delayed(filter).await?;
+            listing.gave_up |= delayed.gave_up;
+            listing.tasks.extend(delayed.tasks);
         }
         listing.tasks.sort_by(|a, b| b.since.cmp(&a.since).then_with(|| b.id.cmp(&a.id)));
         listing.tasks.truncate(filter.limit);
@@ -189,6 +192,26 @@ impl Client {
                 let started = self.started(group).await?;
                 tasks.extend(group.iter().filter(|task| !started.contains(&task.id)).cloned());
             }
+        }
+        tasks.truncate(filter.limit);
+        Ok(Listing { tasks, gave_up: back.gave_up })
+    }
+
+    /// Tasks that the server keeps until their time to start.
+    async fn delayed(&self, filter: &ListFilter) -> Result<Listing, BusError> {
+        let subjects = self.bus().subjects();
+        let stream = subjects.schedule_stream();
+        let mut back = Backwards::new(self.bus(), stream, subjects.schedule_starts()).await?;
+        let mut tasks = Vec::new();
+        let read = |stored: Stored| {
+            let id = subjects.parse_schedule_start(&stored.subject)?;
+            let task = crate::task::parse(&stored.payload, Some(&id)).ok()?;
+            Some(Listed::waiting(id, task.lane_record().id(), stored.time))
+        };
+        while tasks.len() < filter.limit
+            && let Some(window) = back.window(read).await?
+        {
+            tasks.extend(window.into_iter().rev().filter(|task| filter.takes(task)));
         }
         tasks.truncate(filter.limit);
         Ok(Listing { tasks, gave_up: back.gave_up })

@@ -137,6 +137,17 @@ impl Subjects {
         format!("{}.schedule.*.*", self.namespace)
     }
 
+    /// Filter: the schedules of all delayed tasks.
+    pub fn schedule_starts(&self) -> String {
+        format!("{}.schedule.*.{}", self.namespace, Timer::Start.token())
+    }
+
+    /// Takes the schedule subject of a delayed task apart; `None` if it isn't one of this namespace.
+    pub fn parse_schedule_start(&self, subject: &str) -> Option<TaskId> {
+        let (id, timer) = self.strip(subject, "schedule")?.split_once('.')?;
+        (Timer::from_token(timer)? == Timer::Start).then(|| id.parse().ok())?
+    }
+
     /// What is due.
     pub fn due(&self, id: &TaskId, timer: Timer) -> String {
         format!("{}.due.{id}.{}", self.namespace, timer.token())

@@ -156,6 +156,18 @@ pub(super) async fn conclude(
     handle.ack(&shared.bus).await
 }
 
+/// The same for a record that was found: its outcome may be there already.
+pub(super) async fn conclude_found(
+    shared: &Shared,
+    handle: &AckHandle,
+    outcome: &Outcome,
+    slot: Option<&str>,
+) -> Result<(), BusError> {
+    shared.log.ensure_outcome(outcome).await?;
+    shared.release(slot, &outcome.id).await;
+    handle.ack(&shared.bus).await
+}
+
 async fn publish_outcome(shared: &Shared, outcome: &Outcome) -> Result<(), BusError> {
     let deadline = Instant::now() + KEEP_END;
     loop {

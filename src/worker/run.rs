@@ -134,7 +134,9 @@ async fn take(
             let stop = canceled(request);
             finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
         }
-        Ok(Claim::Over(outcome)) => finish::conclude(shared, &handle, &outcome, slot).await?,
+        Ok(Claim::Over(outcome)) => {
+            finish::conclude_found(shared, &handle, &outcome, slot).await?;
+        }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
             handle.ack(&shared.bus).await?;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
-use runlane::client::{AgainError, CancelOptions, Canceled, Client, ControlError, UnknownTask};
+use runlane::client::{
+    AgainError, CancelOptions, Canceled, Client, ControlError, ListFilter, UnknownTask,
+};
 use runlane::nats::{BusError, Headers, topology};
 use runlane::wire::{
     CancelRequest, ControlRequest, Kind, LaneId, LaneRecord, Phase, Selector, StatusEvent,
@@ -346,9 +348,12 @@ async fn a_delayed_task_waits_at_the_server_and_can_be_canceled_there() {
     let fleet = Fleet::new(&server).await;
     let client = Client::new(fleet.bus.clone());
     let delayed = |delay: u64| TaskSpec { delay: Some(delay), ..TaskSpec::command("true", []) };
+    let pending = ListFilter { phase: Some(Phase::Pending), lane: None, limit: 10 };
     // No worker is there when it is submitted.
     let soon = client.submit(delayed(700)).await.expect("scheduled").task.id;
     let never = client.submit(delayed(3_600_000)).await.expect("scheduled").task.id;
+    let listed = client.list(&pending).await.expect("it can be read").tasks;
+    assert_eq!(listed.len(), 2, "{listed:?}");
     let submitted = Instant::now();
     let _worker = fleet.worker(&server, "w1", 2).await;
     assert_eq!(fleet.outcome(&soon).await.phase, Phase::Succeeded);
