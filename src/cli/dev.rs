@@ -117,5 +117,9 @@ async fn work(
             connected.version, config.worker.capacity
         ))?;
     }
-    worker::serve(config, name, &connected, bus, stops).await
+    let served = worker::serve(config, name, &connected, bus, stops).await;
+    // Else the log would complain of a lost connection when the server is stopped. If that is gone
+    // already, there is nothing to close.
+    drop(connected.client.drain().await);
+    served
 }

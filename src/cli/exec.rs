@@ -36,7 +36,7 @@ pub(super) struct ExecArgs {
     task: TaskArgs,
 
     /// The program and its arguments; no shell is involved
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", help_heading = None)]
     command: Vec<String>,
 }
 

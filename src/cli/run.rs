@@ -25,15 +25,16 @@ const CANCEL_WAIT: Duration = Duration::from_secs(60);
 /// Submit a task, show its output, and exit with its exit code
 ///
 /// The task's stdout goes to stdout and its stderr to stderr, byte for byte. Ctrl-C cancels the task and
-/// waits for its end; a second Ctrl-C leaves it. If this command dies in another way, the task goes
-/// on: `runlane logs -f ID` follows it from the start.
+/// waits for its end; a second Ctrl-C leaves it. A reader of the output that goes away, such as `| head`,
+/// cancels the task too. If this command dies in another way, the task goes on: `runlane logs -f ID`
+/// follows it from the start.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     task: TaskArgs,
 
     /// The program and its arguments; no shell is involved
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", help_heading = None)]
     command: Vec<String>,
 }
 

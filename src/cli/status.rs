@@ -47,7 +47,7 @@ fn render(report: &TaskReport) -> String {
     let mut field = |name: &str, value: String| lines.push(format!("{name:<9} {value}"));
     if let Some(queued) = &report.queued {
         field("lane", queued.lane.to_string());
-        field("queued", format!("{} ({} ago)", queued.at, text::ago(queued.at)));
+        field("queued", format!("{:.3} ({} ago)", queued.at, text::ago(queued.at)));
     }
     if let Some(cancel) = &report.cancel {
         let by = cancel.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
@@ -62,7 +62,8 @@ fn render(report: &TaskReport) -> String {
         if let (Some(cpu), Some(rss)) = (outcome.cpu, outcome.max_rss_bytes) {
             let user = Human(std::time::Duration::from_micros(cpu.user_us));
             let system = Human(std::time::Duration::from_micros(cpu.system_us));
-            field("used", format!("{user} user, {system} system, {rss} bytes at most"));
+            let peak = indicatif::BinaryBytes(rss);
+            field("used", format!("{user} user, {system} system, {peak} at most"));
         }
         if let Some(output) = &outcome.output {
             field("stdout", totals(&output.stdout));
@@ -73,7 +74,7 @@ fn render(report: &TaskReport) -> String {
         let mut history = Table::new(["WHEN", "STEP", "ATTEMPT", "WORKER", "WHAT"]);
         for record in &report.records {
             let [step, attempt, worker, what] = row(&record.event);
-            history.row([record.stored_at.to_string(), step, attempt, worker, what]);
+            history.row([format!("{:.3}", record.stored_at), step, attempt, worker, what]);
         }
         lines.push(format!("\n{}", history.render().trim_end()));
     }

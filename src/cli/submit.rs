@@ -29,19 +29,19 @@ pub(super) struct SubmitArgs {
     task: TaskArgs,
 
     /// Show the task's output until its end, and exit with its code, as `runlane run` does
-    #[arg(long, conflicts_with = "wait")]
+    #[arg(long, conflicts_with = "wait", help_heading = None)]
     follow: bool,
 
     /// Wait until every task has ended, and exit with the code of the first that did not succeed
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     wait: bool,
 
     /// Queue the valid specs even if others are invalid
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     skip_invalid: bool,
 
     /// The program and its arguments; no shell is involved
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", help_heading = None)]
     command: Vec<String>,
 }
 

@@ -100,7 +100,7 @@ impl Client {
         match last.map(|last| last.event) {
             Some(StatusEvent::Finished(finished)) => {
                 // Whoever finds a finished record without its outcome publishes that.
-                self.log().publish_outcome(&finished.outcome).await.map_err(failed)?;
+                self.log().ensure_outcome(&finished.outcome).await.map_err(failed)?;
                 return Ok(Canceled::AlreadyEnded(Box::new(finished.outcome)));
             }
             Some(_) => {}
@@ -187,7 +187,7 @@ impl Client {
 
     /// The chain has its end: publishes the outcome and takes the message from the queue.
     pub(crate) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
-        self.log().publish_outcome(&outcome).await?;
+        self.log().ensure_outcome(&outcome).await?;
         let subjects = self.bus().subjects();
         // A worker that holds the message learns from the chain that there is nothing to run.
         self.bus().purge(&subjects.queue_stream(), &subjects.queue_task(&outcome.id)).await?;

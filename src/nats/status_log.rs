@@ -116,6 +116,15 @@ impl StatusLog {
         self.bus.append(subject, 0, encode(outcome)?).await.map(|_| ())
     }
 
+    /// Publishes the outcome of a chain that ended before, unless it is there already: the server would
+    /// refuse a second one, but whoever is subscribed to the subject would hear it.
+    pub async fn ensure_outcome(&self, outcome: &Outcome) -> Result<(), BusError> {
+        let subjects = self.bus.subjects();
+        let stored =
+            self.bus.read_last(&subjects.tasks_stream(), &subjects.outcome(&outcome.id)).await?;
+        if stored.is_some() { Ok(()) } else { self.publish_outcome(outcome).await }
+    }
+
     /// Reads a task's outcome from the leader.
     pub async fn outcome(&self, id: &TaskId) -> Result<Option<Outcome>, BusError> {
         let subjects = self.bus.subjects();

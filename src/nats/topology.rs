@@ -350,8 +350,9 @@ fn streams(bus: &Bus, settings: &TopologySettings) -> Vec<Config> {
         },
         bucket(subjects.lanes_bucket(), storage),
         bucket(subjects.slots_bucket(), storage),
-        // Who is alive is true only while somebody says so: it need not survive a restart.
-        bucket(subjects.workers_bucket(), StorageType::Memory),
+        // Not in memory: its records need not survive a restart of the server, but the bucket must. A
+        // server that isn't in a cluster forgets a memory stream altogether.
+        bucket(subjects.workers_bucket(), storage),
     ]
 }
 

@@ -84,7 +84,7 @@ async fn is_gone(bus: &Bus, stored: &StoredCancel, started: &Started) -> Result<
     if presence::is_there(bus, &started.worker).await? {
         return Ok(false);
     }
-    // Presence is kept in memory: after a server's restart it takes a moment until all are back.
+    // Records may have expired while the server was away: it takes a moment until all are back.
     sleep(PRESENCE_INTERVAL + Duration::from_secs(1)).await;
     Ok(!presence::is_there(bus, &started.worker).await?)
 }

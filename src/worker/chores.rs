@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::{cancel_sweep, due};
 use crate::client::Client;
-use crate::nats::{Bus, BusError, Chore, ChoreQueue};
+use crate::nats::{Bus, BusError, Chore, ChoreQueue, ChoreSource};
 
 /// Messages of each sort that are worked on at once.
 const AT_ONCE: usize = 16;
@@ -36,7 +37,7 @@ pub(super) async fn run(bus: Bus, sort: Sort) -> Result<(), BusError> {
         Sort::Cancels => cancel_sweep::source(&bus),
         Sort::Due => due::source(&bus),
     };
-    let mut queue = ChoreQueue::open(&bus, source).await?;
+    let mut queue = open(&bus, source).await?;
     let client = Client::new(bus);
     let mut chores = JoinSet::new();
     loop {
@@ -48,6 +49,19 @@ pub(super) async fn run(bus: Bus, sort: Sort) -> Result<(), BusError> {
                 None => return Ok(()),
             },
             Some(_) = chores.join_next() => {}
+        }
+    }
+}
+
+/// Opens the queue; a server that is starting or changing its leader is waited for.
+async fn open(bus: &Bus, source: ChoreSource) -> Result<ChoreQueue, BusError> {
+    loop {
+        match ChoreQueue::open(bus, source.clone()).await {
+            Err(error) if error.is_passing() => {
+                tracing::warn!(%error, consumer = source.consumer, "not open yet; trying again");
+                sleep(RETRY).await;
+            }
+            opened => return opened,
         }
     }
 }

@@ -38,5 +38,11 @@ async fn a_killed_server_costs_no_output_no_outcome_and_no_exit_code() {
         );
     }
     assert_eq!(site.ok(&["logs", "watched"]).await, wanted);
+    // Records of presence expire during a long outage, and come back with the worker.
+    let listed = async {
+        let lists_it = |output| super::out(&output).contains("\"worker\":\"w\"");
+        while !lists_it(site.cli(&["workers", "--json"]).await) {}
+    };
+    tokio::time::timeout(super::DEADLINE, listed).await.expect("the worker is listed again");
     assert_eq!(site.chain("watched").await, ["started", "finished"], "{}", worker.log());
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Site, args_of, code, err, marked, out, until};
+use futures_util::StreamExt as _;
+
+use super::{DEADLINE, Site, args_of, code, err, marked, out, until};
 use crate::support::proc::Mark;
 
 #[tokio::test]
@@ -39,4 +41,21 @@ async fn a_daemon_that_holds_stdout_does_not_outlive_its_task() {
     assert_eq!(code(&output), 2, "{}", err(&output));
     assert!(out(&output).contains("leader\n") && out(&output).contains("daemon\n"));
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_too_late_lets_nobody_hear_a_second_outcome() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let client = site.server.connect().await.client;
+    let mut outcomes = client.subscribe("runlane.task.*.outcome").await.expect("subscribed");
+    client.flush().await.expect("the server answers");
+    let id = site.submit(&Mark::new(), "exit 0").await;
+    let first = tokio::time::timeout(DEADLINE, outcomes.next()).await.expect("in time");
+    assert!(first.expect("subscribed").subject.contains(&id));
+    assert_eq!(code(&site.cli(&["cancel", &id]).await), 0);
+    let last = site.submit(&Mark::new(), "exit 0").await;
+    let next = tokio::time::timeout(DEADLINE, outcomes.next()).await.expect("in time");
+    let next = next.expect("subscribed").subject;
+    assert!(next.contains(&last), "a second outcome: {next}");
 }
