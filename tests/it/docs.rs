@@ -8,16 +8,17 @@ use std::process::Command;
 
 use runlane::task::parse_submission;
 use runlane::wire::{
-    Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer, WorkerId,
+    ControlRequest, Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer, WorkerId,
 };
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
     "docs/configuration.md",
     "docs/operations.md",
     "docs/decisions.md",
+    "docs/guarantees.md",
 ];
 
 fn root() -> &'static Path {
@@ -213,6 +214,40 @@ fn the_lanes_of_the_protocol_page_are_ours() {
         let id = LaneRecord::new(kind, &selector).id();
         assert_eq!(quoted(&row[2]), [id.as_str()], "{}", row[1]);
     }
+}
+
+#[test]
+fn the_table_of_the_task_spec_has_every_field() {
+    let schema = read("schemas/task-spec.json");
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let fields = schema["properties"].as_object().expect("a spec has fields");
+    assert!(fields.len() > 15, "{} fields were seen", fields.len());
+    let rows = table("docs/protocol.md", "## The task spec");
+    let named: BTreeSet<_> = rows
+        .iter()
+        .flat_map(|row| quoted(&row[0]))
+        .filter_map(|name| name.split('.').next())
+        .collect();
+    for field in fields.keys().filter(|field| *field != "id") {
+        assert!(named.contains(field.as_str()), "{field} is not in the table");
+    }
+}
+
+#[test]
+fn every_request_to_a_worker_on_the_page_is_one_and_none_is_missing() {
+    let rows = table("docs/protocol.md", "## Control of workers");
+    let mut actions = BTreeSet::new();
+    for row in &rows {
+        let text = quoted(&row[0]).first().copied().expect("a request").to_owned();
+        serde_json::from_str::<ControlRequest>(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let request: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        actions.insert(request["action"].as_str().expect("an action").to_owned());
+    }
+    let schema = read("schemas/control-request.json");
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let kinds = schema["oneOf"].as_array().expect("actions");
+    let wanted = kinds.iter().filter_map(|kind| kind["properties"]["action"]["const"].as_str());
+    assert_eq!(actions, wanted.map(str::to_owned).collect());
 }
 
 #[test]
