@@ -17,7 +17,7 @@ Usage: cargo test --test chaos -- [FLAGS]
   --story ID      print all that is known of a task, also without a violation; `slowest`: of the one
                   that took longest to be started again after its worker's death
   --keep          keep the directory with all logs, also without a violation
-  --prove         switch each guard off in turn: the harness has to see it (--features chaos-unguarded)";
+  --prove[=GUARD] switch each guard off in turn: the harness has to see it (--features chaos-unguarded)";
 
 /// What to do.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) story: Option<String>,
     pub(crate) keep: bool,
     pub(crate) prove: bool,
+    /// Prove this one only.
+    pub(crate) guard: Option<String>,
     pub(crate) aim: Aim,
     /// Guards that are off in the workers.
     pub(crate) unguarded: Option<&'static str>,
@@ -74,6 +76,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
         story: None,
         keep: false,
         prove: false,
+        guard: None,
         aim: Aim::Everything,
         unguarded: None,
     };
@@ -95,7 +98,7 @@ pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Mode, String> 
             "--json" => options.json = Some(value()?.into()),
             "--story" => options.story = Some(value()?),
             "--keep" => options.keep = true,
-            "--prove" => options.prove = true,
+            "--prove" => (options.prove, options.guard) = (true, inline),
             "--help" | "-h" => return Ok(Mode::Say(HELP.to_owned())),
             "--list" => return Ok(Mode::Say("chaos: test".to_owned())),
             "--test-threads" | "--format" | "--color" | "--skip" | "-Z" => drop(value()?),

@@ -93,7 +93,9 @@ pub(crate) fn plan(options: &Options) -> Vec<Planned> {
     while at < options.storm && !kinds.is_empty() {
         let kind = rng.pick(kinds);
         planned.push(Planned { at, fault: fault(&mut rng, kind, options) });
-        at += rng.millis(300, 1700);
+        // A lease that is not lost shows only while another worker is there to take the task.
+        at +=
+            if options.aim == Aim::Lease { rng.millis(4000, 6000) } else { rng.millis(300, 1700) };
     }
     planned
 }
