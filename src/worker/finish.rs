@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{AttemptEnd, EndedRun};
 use super::claim::{Taken, finished};
@@ -230,7 +230,9 @@ async fn append(
     event: &StatusEvent,
     expected: u64,
 ) -> Result<u64, FinishError> {
-    let soon = shared.log.append(id, event, expected, Instant::now() + STORE_SOON).await;
+    let soon = shared.log.append(id, event, expected, Instant::now() + STORE_SOON);
+    // A try that is given up here may have been stored: the next one recognises its own record.
+    let soon = timeout(STORE_SOON, soon).await.unwrap_or(Err(BusError::Unclear(STORE_SOON)));
     let appended = match soon {
         Err(error) if error.is_passing() => {
             // The server is away: a copy on disk outlives this worker.

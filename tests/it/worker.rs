@@ -15,7 +15,7 @@ use runlane::wire::{
     CancelRequest, ControlRequest, Kind, LaneId, LaneRecord, Phase, Selector, StatusEvent,
     StopReason, Stream, SubmitReply, TaskId, TaskSpec, WorkerState,
 };
-use runlane::worker::Drain;
+use runlane::worker::{Drain, WorkerSettings};
 
 use crate::support::nats::TestServer;
 use crate::support::proc::{MARK, Mark, until};
@@ -428,4 +428,27 @@ async fn a_second_message_of_the_same_task_runs_nothing_and_loses_nothing() {
     }
     fleet.queue_is_empty().await;
     assert_eq!(std::fs::read_to_string(log).expect("they ran").lines().count(), 10);
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_stored_is_stored_by_the_next_worker_on_the_host() {
+    let mut server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let dir = tempfile::tempdir().expect("temp dir");
+    let with_state =
+        |name: &str| WorkerSettings { state_dir: Some(dir.path().to_owned()), ..settings(name, 2) };
+    let first = fleet.worker_with(&server, with_state("w1")).await;
+    let id = fleet.shell("kept", "echo up; sleep 1; exit 3").await;
+    fleet.first_output(&id).await;
+    server.kill().await;
+    let kept = || std::fs::read_dir(dir.path()).is_ok_and(|files| files.count() == 1);
+    until("the end is on disk", kept).await;
+    drop(first);
+    server.restart().await;
+    let _second = fleet.worker_with(&server, with_state("w2")).await;
+    let outcome = fleet.patient_outcome(&id).await;
+    assert_eq!((outcome.exit_code, outcome.attempt.map(|attempt| attempt.0)), (Some(3), Some(1)));
+    assert_eq!(fleet.events(&id).await.len(), 2, "it ran once");
+    until("the copy is gone", || !kept()).await;
+    fleet.queue_is_empty().await;
 }
