@@ -17,6 +17,10 @@ pub(super) struct MoreArgs {
     #[arg(long, value_enum, requires = "slot", value_name = "WHAT")]
     admission: Option<AdmissionArg>,
 
+    /// How many tasks of the slot may run at once, by this task's count [default: 1]
+    #[arg(long, requires = "slot", value_name = "N")]
+    slot_limit: Option<u32>,
+
     /// Don't start before this time has passed, such as 10m
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
@@ -74,6 +78,7 @@ impl MoreArgs {
             fields.extend(value.map(|value| (name.to_owned(), value)));
         };
         set("admission", self.admission.map(|admission| json!(admission.name())));
+        set("slotLimit", self.slot_limit.map(|limit| json!(limit)));
         set("delay", self.delay.as_ref().map(|delay| json!(delay)));
         set("notBefore", self.not_before.map(|at| json!(at)));
         set("startBy", self.start_by.map(|at| json!(at)));
@@ -88,6 +93,9 @@ impl MoreArgs {
     pub(super) fn apply(&self, spec: &mut TaskSpec, flags: &TaskSpec) {
         if self.admission.is_some() {
             spec.admission = flags.admission;
+        }
+        if self.slot_limit.is_some() {
+            spec.slot_limit = flags.slot_limit;
         }
         spec.delay = flags.delay.or(spec.delay);
         spec.not_before = flags.not_before.or(spec.not_before);

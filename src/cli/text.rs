@@ -66,14 +66,10 @@ pub(super) fn ended(outcome: &Outcome) -> String {
         text.push_str(", out of memory");
     }
     if let Some(cause) = &outcome.cause {
-        let by = cause.by.as_ref().map(|by| format!(" by {by}"));
-        let why = cause.message.as_ref().map(|why| format!(": {why}"));
-        if by.is_some() || why.is_some() {
-            text.push_str(&format!(
-                " ({}{})",
-                by.unwrap_or_default().trim_start(),
-                why.unwrap_or_default()
-            ));
+        let by = cause.by.as_ref().map(|by| format!("by {by}"));
+        let told: Vec<_> = by.into_iter().chain(cause.message.clone()).collect();
+        if !told.is_empty() {
+            text.push_str(&format!(" ({})", told.join(": ")));
         }
     }
     if let Some(error) = &outcome.error {

@@ -147,7 +147,7 @@ pub struct RunIdentity {
     pub task: TaskId,
     /// The start.
     pub attempt: Attempt,
-    /// `{runner}-{slot}-{seq}`.
+    /// `{runner}-{slot or lane}-{queueSeq}-{attempt}`.
     pub run_id: String,
     /// The lane it came from.
     pub lane: LaneId,

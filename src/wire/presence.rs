@@ -33,7 +33,7 @@ pub struct WorkerPresence {
     pub runners: Vec<RunnerPresence>,
     /// Lanes it pulls from.
     pub lanes: Vec<LaneId>,
-    /// What the host offers, by feature; see docs/isolation.md.
+    /// What the host offers, by feature, such as `kernel`: its release.
     #[serde(default)]
     pub features: BTreeMap<String, String>,
     /// When the worker started.

@@ -46,7 +46,7 @@ pub struct Started {
     pub runner: String,
     /// The lane it came from.
     pub lane: LaneId,
-    /// Names this run in logs and in the task's environment: `{runner}-{slot}-{seq}`.
+    /// Names this run in logs and in the task's environment: `{runner}-{slot or lane}-{queueSeq}-{attempt}`.
     pub run_id: String,
     /// Tells this start from every other one, so that a writer whose reply was lost can recognise
     /// its own record.
@@ -221,7 +221,7 @@ pub struct Outcome {
     /// The lane it waited in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lane: Option<LaneId>,
-    /// `{runner}-{slot}-{seq}`.
+    /// `{runner}-{slot or lane}-{queueSeq}-{attempt}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
     /// What the last attempt wrote.
