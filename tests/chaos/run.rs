@@ -150,10 +150,22 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
         lease: options.lease,
         plans,
     };
-    let mut tally = check::check(&evidence);
-    tally.violations.extend(violations);
     let not_accepted = seen.not_accepted().len();
-    let report = Report::new(options, version, &evidence, &tally, not_accepted, quiet_seconds);
+    Ok(conclude(options, version, &evidence, violations, not_accepted, quiet_seconds))
+}
+
+/// Checks what the run has left, and says what came of it.
+fn conclude(
+    options: &Options,
+    version: String,
+    evidence: &Evidence,
+    violations: Vec<Violation>,
+    not_accepted: usize,
+    quiet_seconds: f64,
+) -> Finding {
+    let mut tally = check::check(evidence);
+    tally.violations.extend(violations);
+    let report = Report::new(options, version, evidence, &tally, not_accepted, quiet_seconds);
     let mut ids: Vec<_> =
         tally.violations.iter().filter_map(|violation| violation.task.clone()).collect();
     ids.dedup();
@@ -163,12 +175,9 @@ async fn run_in(home: &Path, options: &Options) -> Result<Finding, Failure> {
         asked => asked,
     };
     let asked: Option<TaskId> = asked.and_then(|id| id.parse().ok());
-    let stories = asked
-        .iter()
-        .chain(ids.iter().take(STORIES))
-        .map(|id| check::story(&evidence, id))
-        .collect();
-    Ok(Finding { report, stories })
+    let wanted = asked.iter().chain(ids.iter().take(STORIES));
+    let stories = wanted.map(|id| check::story(evidence, id)).collect();
+    Finding { report, stories }
 }
 
 /// Makes streams and lanes; a new cluster takes a moment until it can.
