@@ -8,14 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Request, StatusCode, jetstream};
-use base64::Engine as _;
+use async_nats::{Request, StatusCode, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::error::BusError;
+use super::message::{
+    Headers, Incoming, Page, RawMessage, Stored, decode, direct_message, incoming,
+};
 use crate::wire::Subjects;
 
 /// How long one request may take before its result counts as unclear.
@@ -38,54 +40,6 @@ struct Inner {
     subjects: Subjects,
 }
 
-/// Why a request to the server did not do what it should.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BusError {
-    /// No answer came: the write may have happened or not.
-    #[error("no answer from NATS within {}s", .0.as_secs())]
-    Unclear(Duration),
-    /// Nobody serves the subject: the stream is missing, or JetStream has no leader now.
-    #[error("no stream answers on {subject}; has `runlane init` been run, and is JetStream ready?")]
-    NoStream {
-        /// The subject that was asked.
-        subject: String,
-    },
-    /// The server refused the request.
-    #[error("the server refused: {text} (error {code})")]
-    Refused {
-        /// JetStream's error code.
-        code: u64,
-        /// Its description.
-        text: String,
-    },
-    /// The message is larger than the server takes.
-    #[error("the message has {size} bytes; the server's max_payload is {limit}")]
-    TooLarge {
-        /// Payload and headers, in bytes.
-        size: usize,
-        /// The server's `max_payload`, in bytes.
-        limit: usize,
-    },
-    /// The connection is closed for good, or the answer makes no sense.
-    #[error("{0}")]
-    Broken(String),
-}
-
-impl BusError {
-    /// Whether the same request may succeed later: the server is away, starting, or changing leaders.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Unclear(_) | Self::NoStream { .. } => true,
-            // 10008 no leader/not available, 10009 timeouts, 10023 resources, 10077 store failed,
-            // 10167 too many requests, 10210/10211 in-flight limits.
-            Self::Refused { code, .. } => {
-                matches!(code, 10_008 | 10_009 | 10_023 | 10_077 | 10_167 | 10_210 | 10_211)
-            }
-            Self::TooLarge { .. } | Self::Broken(_) => false,
-        }
-    }
-}
-
 /// A compare-and-set's answer when it is clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cas {
@@ -93,72 +47,6 @@ pub enum Cas {
     Stored(u64),
     /// Somebody else wrote first.
     Conflict,
-}
-
-/// A stored message.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its subject.
-    pub subject: String,
-    /// Its sequence in its stream.
-    pub seq: u64,
-    /// When the server stored it.
-    pub time: Timestamp,
-    /// Its headers.
-    pub headers: Headers,
-    /// Its payload.
-    pub payload: Bytes,
-}
-
-/// A message as it passes by on a subscription.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    /// Its subject.
-    pub subject: String,
-    /// Where an answer is expected, if one is.
-    pub reply: Option<String>,
-    /// Its headers.
-    pub headers: Headers,
-    /// Its payload.
-    pub payload: Bytes,
-}
-
-/// Headers of a message.
-#[derive(Debug, Clone, Default)]
-pub struct Headers(HeaderMap);
-
-impl Headers {
-    /// When a schedule is due (ADR-51).
-    pub const SCHEDULE: &str = "Nats-Schedule";
-    /// Where it goes then (ADR-51).
-    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-
-    /// Adds a header.
-    #[must_use]
-    #[allow(clippy::needless_pass_by_value)] // a call with a number or a text reads better
-    pub fn with(mut self, name: &'static str, value: impl std::fmt::Display) -> Self {
-        self.0.insert(name, value.to_string().as_str());
-        self
-    }
-
-    /// Returns a header's value.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(async_nats::HeaderValue::as_str)
-    }
-
-    /// Returns a header's value as a number.
-    pub fn number(&self, name: &str) -> Option<u64> {
-        self.get(name)?.parse().ok()
-    }
-}
-
-/// Some messages of a stream, in stream order.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The messages.
-    pub messages: Vec<Stored>,
-    /// Whether nothing that was stored when the page was read follows it.
-    pub end: bool,
 }
 
 /// A plain subscription; ends when dropped.
@@ -170,15 +58,6 @@ impl Subscription {
     /// Returns the next message; `None` when the connection is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Incoming> {
         self.inner.next().await.map(incoming)
-    }
-}
-
-fn incoming(message: async_nats::Message) -> Incoming {
-    Incoming {
-        subject: message.subject.to_string(),
-        reply: message.reply.map(|reply| reply.to_string()),
-        headers: Headers(message.headers.unwrap_or_default()),
-        payload: message.payload,
     }
 }
 
@@ -437,64 +316,4 @@ impl Bus {
             }
         }
     }
-}
-
-/// JetStream's answers: the value asked for, or an error.
-fn decode<T: DeserializeOwned>(reply: &Bytes) -> Result<T, BusError> {
-    #[derive(Deserialize)]
-    struct Failure {
-        error: ApiError,
-    }
-    #[derive(Deserialize)]
-    struct ApiError {
-        #[serde(default)]
-        err_code: u64,
-        #[serde(default)]
-        description: String,
-    }
-    if let Ok(Failure { error }) = serde_json::from_slice::<Failure>(reply) {
-        return Err(BusError::Refused { code: error.err_code, text: error.description });
-    }
-    serde_json::from_slice(reply)
-        .map_err(|error| BusError::Broken(format!("cannot read the server's answer: {error}")))
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    message: RawStored,
-}
-
-#[derive(Deserialize)]
-struct RawStored {
-    subject: String,
-    seq: u64,
-    #[serde(default)]
-    data: String,
-    time: Timestamp,
-}
-
-impl RawStored {
-    // Headers are left out: no decision of ours reads one.
-    fn stored(self) -> Result<Stored, BusError> {
-        let payload = base64::engine::general_purpose::STANDARD
-            .decode(&self.data)
-            .map_err(|error| BusError::Broken(format!("cannot read a stored message: {error}")))?;
-        Ok(Stored {
-            subject: self.subject,
-            seq: self.seq,
-            time: self.time,
-            headers: Headers::default(),
-            payload: payload.into(),
-        })
-    }
-}
-
-fn direct_message(reply: async_nats::Message) -> Result<Stored, BusError> {
-    let headers = Headers(reply.headers.unwrap_or_default());
-    let missing = |name: &str| BusError::Broken(format!("a direct get's answer has no {name}"));
-    let subject = headers.get("Nats-Subject").ok_or_else(|| missing("Nats-Subject"))?.to_owned();
-    let seq = headers.number("Nats-Sequence").ok_or_else(|| missing("Nats-Sequence"))?;
-    let time = headers.get("Nats-Time-Stamp").and_then(|text| text.parse().ok());
-    let time = time.ok_or_else(|| missing("Nats-Time-Stamp"))?;
-    Ok(Stored { subject, seq, time, headers, payload: reply.payload })
 }

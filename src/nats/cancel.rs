@@ -1,8 +1,8 @@
 //! Cancel requests as they are published. What is stored is read again at each start and renewal, so
 //! one that passes unheard here is late, never lost.
 
-use super::bus::{Bus, BusError, Subscription};
 use super::status_log::parse_cancel;
+use super::{Bus, BusError, Subscription};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{CancelRequest, Subjects, TaskId};
 

@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::bus::{Bus, BusError};
 use super::delivery::AckHandle;
+use super::{Bus, BusError};
 
 /// How long a message stays with a worker that says nothing.
 const ACK_WAIT: Duration = Duration::from_secs(15);

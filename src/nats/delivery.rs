@@ -10,7 +10,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::bus::{Bus, BusError};
+use super::{Bus, BusError};
 use crate::wire::{LaneId, TaskId};
 
 /// Tries of an ack before a redelivery is left to answer for it.

@@ -26,9 +26,9 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::bus::{Bus, BusError};
 use super::delivery::{self, Delivery, Stray};
 use super::link::Link;
+use super::{Bus, BusError};
 use crate::telemetry::metrics;
 use crate::wire::LaneId;
 

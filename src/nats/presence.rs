@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::bus::{Bus, BusError, Headers, Subscription};
 use super::topology::{kv_key, kv_stream};
+use super::{Bus, BusError, Headers, Subscription};
 use crate::wire::{LaneId, LaneRecord, WorkerId, WorkerPresence};
 
 /// How often a worker says that it is there.

@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
-use super::bus::{Bus, Headers};
+use super::{Bus, Headers};
 use crate::output::Chunk;
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use crate::wire::{Attempt, Stream, TaskId};

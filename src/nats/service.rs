@@ -6,7 +6,7 @@ use async_nats::service::{Request, Service as NatsService, ServiceExt as _, endp
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::bus::{Bus, BusError};
+use super::{Bus, BusError};
 
 /// What a service says about itself.
 pub struct ServiceInfo {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::bus::{Bus, BusError, Cas, Headers, Subscription};
 use super::topology::{kv_key, kv_stream};
+use super::{Bus, BusError, Cas, Headers, Subscription};
 use crate::task::admit;
 use crate::wire::{SlotRecord, TaskId, WorkerId};
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use super::bus::{Bus, BusError, Cas, Headers};
 use super::guards;
+use super::{Bus, BusError, Cas, Headers};
 use crate::wire::{CancelRequest, Outcome, StatusEvent, TaskId};
 
 /// Pause between two tries while the server is away or changes its leader.

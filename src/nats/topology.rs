@@ -11,7 +11,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::bus::{Bus, BusError};
+use super::{Bus, BusError};
 use crate::wire::{Kind, LaneId, LaneRecord, Selector};
 
 /// Time for which a worker holds a task without a renewal, unless configured.

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::task_spec::{Kind, Selector};
+use super::selector::Selector;
+use super::task_spec::Kind;
 
 /// What the tasks of a lane ask for. The key in the bucket is the lane's id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -10,9 +10,11 @@ pub mod control;
 pub mod ids;
 pub mod lane;
 pub mod output;
+pub mod policy;
 pub mod presence;
 pub mod problem;
 pub mod schema;
+pub mod selector;
 pub mod slot;
 pub mod status;
 pub mod subject;
@@ -23,8 +25,10 @@ pub use control::{ControlReply, ControlRequest};
 pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
 pub use lane::LaneRecord;
 pub use output::{Stream, StreamTotals};
+pub use policy::{Admission, Backoff, Jitter, OnWorkerLost, Restart};
 pub use presence::{RunnerPresence, WorkerPresence, WorkerState};
 pub use problem::Problem;
+pub use selector::{Operator, Requirement, Selector};
 pub use slot::{SlotHolder, SlotRecord, SlotWaiter};
 pub use status::{
     CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
@@ -33,7 +37,6 @@ pub use status::{
 pub use subject::{Subjects, Timer};
 pub use submit::{SubmitReply, Submitted};
 pub use task_spec::{
-    Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, Kind, OnWorkerLost, Operator,
-    OutputSpec, Requirement, Restart, Runtime, ScriptMode, Selector, SubprocessMode,
+    CommandMode, ContainerSpec, EnvVar, Kind, OutputSpec, Runtime, ScriptMode, SubprocessMode,
     SubprocessSpec, TaskKind, TaskSpec, WasmSpec,
 };

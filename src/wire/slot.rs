@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::ids::{TaskId, WorkerId};
-use super::task_spec::Admission;
+use super::policy::Admission;
 
 /// Bytes of the hash that stands for a name that is not a token.
 const HASH_BYTES: usize = 16;

@@ -12,6 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
+use super::policy::{Admission, Backoff, OnWorkerLost, Restart};
+use super::selector::Selector;
 
 /// The largest script, in bytes after base64 decoding.
 pub const MAX_SCRIPT_BYTES: usize = 2 * 1024 * 1024;
@@ -324,128 +326,6 @@ pub struct WasmSpec {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-}
-
-/// When a task runs again after it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
-pub enum Restart {
-    /// Never: one attempt.
-    #[default]
-    Never,
-    /// After a failure or a timeout, up to `maxRetries` times.
-    OnFailure,
-    /// After a success as well, until it is canceled or out of retries.
-    #[serde(rename_all = "camelCase")]
-    Always {
-        /// Milliseconds between a success and the next start. None: at once.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        interval_ms: Option<u64>,
-    },
-}
-
-/// How long to wait before a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Backoff {
-    /// How the delay is spread.
-    pub jitter: Jitter,
-    /// The first delay in milliseconds.
-    #[schemars(range(min = 1))]
-    pub first_ms: u64,
-    /// The longest delay in milliseconds; not less than `firstMs`.
-    #[schemars(range(min = 1))]
-    pub max_ms: u64,
-    /// Each delay is the one before times this; at least 1.
-    #[schemars(range(min = 1.0))]
-    pub factor: f64,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { jitter: Jitter::Full, first_ms: 1_000, max_ms: 30_000, factor: 2.0 }
-    }
-}
-
-/// How a delay is spread, so that tasks that failed together don't retry together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Jitter {
-    /// Between 0 and the delay.
-    #[default]
-    Full,
-    /// The delay itself.
-    None,
-    /// Between half the delay and the delay.
-    Equal,
-    /// Between the first delay and three times the last one.
-    Decorrelated,
-}
-
-/// What to do when the worker that runs a task is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum OnWorkerLost {
-    /// Run the task again elsewhere: at least once.
-    #[default]
-    Rerun,
-    /// End the task as `lost`: at most once.
-    Fail,
-}
-
-/// What to do when a task's slot is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Admission {
-    /// Reject the new task.
-    #[default]
-    DropIfRunning,
-    /// Cancel the running task, then start the new one.
-    Replace,
-    /// Wait until the slot is free.
-    Queue,
-}
-
-/// Labels that a runner must have. All conditions must hold; an empty selector matches every runner.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Selector {
-    /// Labels with exactly these values.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub match_labels: BTreeMap<String, String>,
-    /// Further conditions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub match_expressions: Vec<Requirement>,
-}
-
-/// One condition on one label.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Requirement {
-    /// The label's name.
-    pub key: String,
-    /// How it is compared.
-    pub operator: Operator,
-    /// Values: at least one for `In` and `NotIn`, none for `Exists` and `DoesNotExist`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<String>,
-}
-
-/// How a label is compared.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-pub enum Operator {
-    /// The label is there and has one of the values.
-    In,
-    /// The label is not there, or has none of the values.
-    NotIn,
-    /// The label is there.
-    Exists,
-    /// The label is not there.
-    DoesNotExist,
 }
 
 /// Limits of the stored output.

@@ -8,6 +8,7 @@ mod devserver;
 mod docs;
 mod e2e;
 mod layering;
+mod operators;
 mod process;
 mod python_client;
 mod schema;
