@@ -133,7 +133,7 @@ pub(super) async fn requeue(
 }
 
 /// Lets the server's clock end the results of a task that asked for it.
-async fn forget_later(shared: &Shared, task: &Task) {
+pub(super) async fn forget_later(shared: &Shared, task: &Task) {
     let Some(ttl) = task.ttl else { return };
     let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
     let at = Timestamp::now().checked_add(ttl).unwrap_or(Timestamp::MAX);

@@ -133,9 +133,11 @@ async fn take(
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
             finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
+            forget_later(shared, ready).await;
         }
         Ok(Claim::Over(outcome)) => {
             finish::conclude_found(shared, &handle, &outcome, slot).await?;
+            forget_later(shared, ready).await;
         }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
@@ -151,6 +153,13 @@ async fn take(
         }
     }
     Ok(RunEnd::Done)
+}
+
+/// Also the results of a task that never ran end when it asked for it.
+async fn forget_later(shared: &Shared, ready: Option<&Ready>) {
+    if let Some(ready) = ready {
+        finish::forget_later(shared, &ready.task).await;
+    }
 }
 
 /// Where a delivery goes after its admission.
