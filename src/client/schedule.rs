@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Client;
 use super::submit::Submitter;
+use super::{Client, QueuedTask};
 use crate::nats::{Append, Bus, BusError, Headers};
 use crate::task;
 use crate::wire::{ErrorDetail, Finished, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer};
@@ -58,6 +58,18 @@ impl Client {
         match self.log().append(id, &event, 0, super::cancel::append_deadline()).await? {
             Append::Won(_) => self.settle(outcome).await.map(|_| ()),
             Append::Lost(_) => Ok(()),
+        }
+    }
+
+    /// Ends a queued task whose `startBy` has passed, so that it ends also where no worker is. Whoever
+    /// asks about the task does it; without the right to, the next worker will.
+    pub(crate) async fn expire_overdue(&self, id: &TaskId) {
+        let overdue = |task: QueuedTask| task.spec?.start_by.filter(|by| *by < Timestamp::now());
+        let Ok(Some(_)) = self.queued(id).await.map(|queued| queued.and_then(overdue)) else {
+            return;
+        };
+        if let Err(error) = self.expire(id).await {
+            tracing::debug!(task = %id, %error, "an overdue task was not ended here");
         }
     }
 

@@ -83,6 +83,7 @@ impl Client {
     /// # Errors
     /// The streams can't be read.
     pub async fn status(&self, id: &TaskId) -> Result<Option<TaskReport>, BusError> {
+        self.expire_overdue(id).await;
         // In this order: a task is never between the queue and its chain.
         let queued = self.queued(id).await?;
         let last = self.log().last(id).await?;

@@ -13,6 +13,8 @@ use crate::nats::{Bus, BusError, Subscription};
 use crate::wire::subject::TaskSubject;
 use crate::wire::{Outcome, StatusEvent, TaskId};
 
+/// Tasks of a round that are looked at for a passed `startBy`.
+const OVERDUE_CHECKS: usize = 16;
 /// Tasks that are looked up in one request: two subjects each, and the server answers at most 1024.
 const GROUP: usize = 256;
 /// How often those that are missing are looked for.
@@ -106,6 +108,11 @@ impl Waiter {
         match outcomes(&self.bus, &group).await {
             Ok(found) => {
                 let looked_up = group.len();
+                let client = Client::new(self.bus.clone());
+                let ended = |id: &TaskId| found.iter().any(|outcome| outcome.id == *id);
+                for id in group.iter().filter(|id| !ended(id)).take(OVERDUE_CHECKS) {
+                    client.expire_overdue(id).await;
+                }
                 self.ready.extend(found);
                 self.round.drain(..looked_up);
                 self.next_round = Instant::now() + CHECK_INTERVAL;

@@ -83,6 +83,20 @@ async fn a_task_that_is_not_started_in_time_expires() {
 }
 
 #[tokio::test]
+async fn a_task_expires_for_those_who_ask_though_there_is_no_worker() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let client = Client::new(fleet.bus.clone());
+    let start_by = Some(Timestamp::now() + SignedDuration::from_millis(200));
+    let spec = TaskSpec { start_by, ..TaskSpec::command("true", []) };
+    let id = client.submit(spec).await.expect("queued").task.id;
+    let mut waiter = client.wait([id.clone()]).await.expect("it listens");
+    let outcome = waiter.next().await.expect("it is told").expect("one outcome");
+    assert_eq!((outcome.id, outcome.phase), (id, Phase::Expired));
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
 async fn a_finished_task_can_be_run_again_and_be_removed() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
