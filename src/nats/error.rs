@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
     /// No answer came: the write may have happened or not.
-    #[error("no answer from NATS within {}s", .0.as_secs())]
+    #[error("no answer from NATS within {0:.1?}")]
     Unclear(Duration),
     /// Nobody serves the subject: the stream is missing, or JetStream has no leader now.
     #[error("no stream answers on {subject}; has `runlane init` been run, and is JetStream ready?")]

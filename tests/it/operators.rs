@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use runlane::client::{
-    AgainError, CancelOptions, Canceled, Client, ControlError, ListFilter, UnknownTask,
+    AgainError, CancelOptions, Canceled, Client, ControlError, ListFilter, SubmitError, UnknownTask,
 };
-use runlane::nats::BusError;
-use runlane::wire::{CancelRequest, ControlRequest, Phase, Stream, TaskSpec, WorkerState};
+use runlane::nats::topology::{self, TopologySettings};
+use runlane::nats::{Bus, BusError};
+use runlane::wire::{
+    CancelRequest, ControlRequest, Phase, Stream, Subjects, TaskSpec, WorkerState,
+};
 
 use crate::support::nats::TestServer;
 use crate::support::worker::Fleet;
@@ -112,4 +115,31 @@ async fn a_finished_task_can_be_run_again_and_be_removed() {
     assert!(fleet.output(&old, Stream::Stdout).await.is_empty());
     let gone = client.retry(&old, None).await;
     assert!(matches!(gone, Err(AgainError::Unknown(_))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_clearly_and_loses_nothing() {
+    let server = TestServer::start().await;
+    let bus = Bus::over(&server.connect().await, Subjects::default());
+    let small =
+        TopologySettings { queue_max_bytes: Some(16 * 1024), ..TopologySettings::default() };
+    topology::ensure(&bus, &small).await.expect("the streams are made");
+    let fleet = Fleet::new(&server).await;
+    let client = Client::new(fleet.bus.clone());
+    let spec = || TaskSpec::command("true", ["x".repeat(1024)]);
+    let mut accepted = Vec::new();
+    let refused = loop {
+        match client.submit(spec()).await {
+            Ok(submission) => accepted.push(submission.task.id),
+            Err(error) => break error,
+        }
+        assert!(accepted.len() < 100, "the queue takes more than it may");
+    };
+    assert!(matches!(refused, SubmitError::Full { .. }), "{refused:?}");
+    let _worker = fleet.worker(&server, "w1", 4).await;
+    for id in &accepted {
+        assert_eq!(fleet.outcome(id).await.phase, Phase::Succeeded, "{id}");
+    }
+    fleet.queue_is_empty().await;
+    client.submit(spec()).await.expect("there is room again");
 }
