@@ -1,7 +1,8 @@
 //! What workers say about themselves, and the lanes there are: two buckets.
 //!
 //! A presence record expires unless it is written again, so a worker that died vanishes by itself.
-//! Nothing is decided by it: it is for people and for autoscalers.
+//! It is for people and for autoscalers. Two decisions ask it, each long after a lease is over: whether
+//! the worker of a canceled task is dead, and whether a slot's holder whose message is gone is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

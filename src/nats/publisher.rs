@@ -1,9 +1,8 @@
 //! Stores output chunks, confirmed, a bounded number at a time.
 //!
-//! The bound is the backpressure: when 8 publishes of a task or 64 of
-//! the worker are unconfirmed, no further chunk is taken from the channel, the pump stops reading, and
-//! the program blocks on its pipe. So a worker holds at most `WORKER_WINDOW` chunks (4 MiB at 64 KiB)
-//! here, whatever its tasks write.
+//! The bound is the backpressure: when 8 publishes of a task or 64 of the worker are unconfirmed, no
+//! further chunk is taken from the channel, the pump stops reading, and the program blocks on its pipe.
+//! So a worker has at most 64 chunks (4 MiB at 64 KiB) under way here, whatever its tasks write.
 //!
 //! A publish whose answer is lost is tried again with the same headers: a reader tells duplicates by
 //! offset. Order on the subject may change then; offsets say the true order.

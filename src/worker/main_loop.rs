@@ -4,6 +4,8 @@
 //!   intake ──► tasks ─┐                      ┌─► start: spawn a run, unless there is no room
 //!   cancels ──────────┼─► one select, one ───┼─► stop: tell a run to end, with the reason
 //!   ended runs ───────┤   line per arm       ├─► finish: free the place
+//!   slot places ──────┤                      ├─► places: who runs, who only waits for a slot
+//!   control requests ─┤                      ├─► answer: pause, resume, drain, "do you hold it?"
 //!   drain requests ───┘                      └─► drain: no new tasks, then stop those that run
 //! ```
 //!
