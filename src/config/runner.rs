@@ -94,6 +94,7 @@ impl RunnerConfig {
             stop_signal: self.stop_signal as i32,
             max_output_bytes: self.max_output_bytes,
             interpreters: self.interpreters.clone(),
+            isolation: Default::default(),
         }
     }
 }

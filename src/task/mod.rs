@@ -8,6 +8,7 @@ mod claim;
 mod decode;
 mod duration;
 mod fields;
+pub mod isolation;
 mod json;
 mod lane;
 mod limits;
@@ -16,6 +17,7 @@ pub mod plan;
 mod problems;
 mod retry;
 mod route;
+pub mod sandbox;
 mod selector;
 mod short;
 mod validate;
@@ -24,13 +26,17 @@ mod work;
 pub use claim::{Claim, Situation, claim};
 pub use decode::{MAX_SPEC_BYTES, canonical, decode};
 pub use duration::{Human, InvalidDuration, parse_duration};
+pub use isolation::{Feature, Host, IsolationPolicy, Resolved, Unsupported};
 pub use limits::{NAME_BYTES, env_name_problem, is_env_name, is_name};
 pub use plan::{
-    Interpreters, LaunchPlan, OutputLimits, PlanError, Program, RunIdentity, RunnerPolicy, Sandbox,
-    plan,
+    Interpreters, LaunchPlan, OutputLimits, PlanError, Program, RunIdentity, RunnerPolicy, plan,
 };
 pub use retry::{AttemptEnd, Delays, History, Next, RetryPolicy, after_attempt};
 pub use route::{DuplicateRunner, RUNNER_NAME_LABEL, RouteError, RouteTable, RunnerEntry};
+pub use sandbox::{
+    CgroupLimits, CpuMax, Enclosure, FileRules, Identity, Landlock, Mounts, Namespaces, Rlimit,
+    Sandbox, Seccomp, UserIds,
+};
 pub use selector::{InvalidSelector, Labels};
 pub use short::{expand, parse_submission};
 pub use validate::{LossPolicy, MAX_COUNT, SlotRequest, Task, parse};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Resolved;
+use super::sandbox::Sandbox;
 use super::validate::Task;
 use super::work::{ProcessMode, ProcessWork, Work};
 use crate::wire::{Attempt, Kind, LaneId, Runtime, TaskId, WorkerId};
@@ -26,7 +28,7 @@ pub struct LaunchPlan {
     pub env: Vec<(String, String)>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
-    /// The limits that the child is put under.
+    /// What the processes may use and reach.
     pub sandbox: Sandbox,
     /// Run time limit. None: no limit.
     pub timeout: Option<Duration>,
@@ -70,11 +72,6 @@ pub enum Program {
     },
 }
 
-/// The limits that the child is put under. Empty today: the seam for rlimits, cgroups, capabilities,
-/// identity, namespaces, landlock and seccomp.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Sandbox {}
-
 /// Limits of the stored output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputLimits {
@@ -104,6 +101,8 @@ pub struct RunnerPolicy {
     pub max_output_bytes: u64,
     /// The interpreters of scripts.
     pub interpreters: Interpreters,
+    /// The sandbox of its tasks on this host, and what it lacks.
+    pub isolation: Resolved,
 }
 
 impl Default for RunnerPolicy {
@@ -118,6 +117,7 @@ impl Default for RunnerPolicy {
             stop_signal: 15,
             max_output_bytes: u64::MAX,
             interpreters: Interpreters::default(),
+            isolation: Resolved::default(),
         }
     }
 }
@@ -187,7 +187,7 @@ pub fn plan(
         program: program(&process.mode, &runner.interpreters),
         env: environment(process, runner, identity),
         cwd: cwd.cloned().unwrap_or_else(|| DEFAULT_CWD.into()),
-        sandbox: Sandbox::default(),
+        sandbox: runner.isolation.sandbox.clone(),
         timeout: task.timeout.into_iter().chain(runner.max_timeout).min(),
         stop_signal: runner.stop_signal,
         grace: task.grace.unwrap_or(runner.grace),

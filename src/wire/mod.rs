@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod ids;
+pub mod isolation;
 pub mod lane;
 pub mod output;
 pub mod policy;
@@ -23,6 +24,7 @@ pub mod task_spec;
 
 pub use control::{ControlReply, ControlRequest};
 pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
+pub use isolation::Preset;
 pub use lane::LaneRecord;
 pub use output::{Stream, StreamTotals};
 pub use policy::{Admission, Backoff, Jitter, OnWorkerLost, Restart};

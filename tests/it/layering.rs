@@ -18,7 +18,28 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("worker", &["client", "exec", "nats", "output", "task", "telemetry", "wire"]),
 ];
 /// What `exec` may take from `task`: the launch plan and its parts.
-const PLAN: &[&str] = &["LaunchPlan", "OutputLimits", "Program", "Sandbox", "plan", "self"];
+const PLAN: &[&str] = &[
+    "CgroupLimits",
+    "CpuMax",
+    "Enclosure",
+    "Feature",
+    "FileRules",
+    "Host",
+    "Identity",
+    "Landlock",
+    "LaunchPlan",
+    "Mounts",
+    "Namespaces",
+    "OutputLimits",
+    "Program",
+    "Rlimit",
+    "Sandbox",
+    "Seccomp",
+    "UserIds",
+    "plan",
+    "sandbox",
+    "self",
+];
 /// What a pure module doesn't mention.
 const IMPURE: &[&str] = &[
     "std::fs",

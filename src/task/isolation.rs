@@ -1,0 +1,299 @@
+//! Isolation policies: the presets, what a host lacks, and what is then done about it.
+//!
+//! ```text
+//! preset ─► overrides of the runner ─► IsolationPolicy ──resolve(host)──► Sandbox + what is missing
+//!                                                               └─ or refused: required, and missing
+//! ```
+//!
+//! A feature that the host lacks is left out only if the policy lists it as best effort; that is then
+//! reported in each outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use super::sandbox::{FileRules, Landlock, Mounts, Namespaces, Sandbox, Seccomp};
+pub use crate::wire::Preset;
+
+/// Something that a host may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// A cgroup of its own, for the kill, usage and the cause of an OOM kill.
+    Cgroup,
+    /// The cgroup's cpu controller.
+    CgroupCpu,
+    /// The cgroup's io controller.
+    CgroupIo,
+    /// The cgroup's memory controller.
+    CgroupMemory,
+    /// The cgroup's pids controller.
+    CgroupPids,
+    /// Switching the user.
+    Identity,
+    /// A Landlock domain (Linux 5.19).
+    Landlock,
+    /// Landlock's scopes of signals and abstract unix sockets (Linux 6.12).
+    LandlockScope,
+    /// New namespaces other than those below.
+    Namespaces,
+    /// A network namespace.
+    NetworkNamespace,
+    /// A process id namespace.
+    PidNamespace,
+    /// A mount namespace.
+    MountNamespace,
+    /// System call filters.
+    Seccomp,
+}
+
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 13] = [
+        Self::Cgroup,
+        Self::CgroupCpu,
+        Self::CgroupIo,
+        Self::CgroupMemory,
+        Self::CgroupPids,
+        Self::Identity,
+        Self::Landlock,
+        Self::LandlockScope,
+        Self::Namespaces,
+        Self::NetworkNamespace,
+        Self::PidNamespace,
+        Self::MountNamespace,
+        Self::Seccomp,
+    ];
+
+    /// The name as in the configuration, in outcomes and in the presence record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::CgroupCpu => "cgroup.cpu",
+            Self::CgroupIo => "cgroup.io",
+            Self::CgroupMemory => "cgroup.memory",
+            Self::CgroupPids => "cgroup.pids",
+            Self::Identity => "identity",
+            Self::Landlock => "landlock",
+            Self::LandlockScope => "landlock.scope",
+            Self::Namespaces => "namespaces",
+            Self::NetworkNamespace => "namespaces.network",
+            Self::PidNamespace => "namespaces.pid",
+            Self::MountNamespace => "namespaces.mount",
+            Self::Seccomp => "seccomp",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a host offers, found once when the worker starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Host {
+    /// What it lacks, and why or what would give it.
+    pub missing: BTreeMap<Feature, String>,
+    /// The delegated cgroup that leaves are made in, if there is one.
+    pub cgroup: Option<PathBuf>,
+    /// Whether namespaces can be made only inside of a new user namespace.
+    pub needs_user_namespace: bool,
+}
+
+/// What a runner wants for its tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IsolationPolicy {
+    /// The preset that it started from.
+    pub preset: Preset,
+    /// The sandbox on a host that lacks nothing. [`super::Enclosure::cgroup`] and the user namespace are
+    /// filled in by the host.
+    pub sandbox: Sandbox,
+    /// Whether tasks get a cgroup leaf.
+    pub cgroup: bool,
+    /// What may be missing.
+    pub best_effort: BTreeSet<Feature>,
+}
+
+impl Default for IsolationPolicy {
+    fn default() -> Self {
+        Self::preset(Preset::None, None)
+    }
+}
+
+/// A sandbox for one host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resolved {
+    /// What is applied.
+    pub sandbox: Sandbox,
+    /// What was wanted and is not applied, and why.
+    pub missing: BTreeMap<Feature, String>,
+}
+
+/// A required feature that the host lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{feature} is required and this host lacks it: {why}")]
+pub struct Unsupported {
+    /// The feature.
+    pub feature: Feature,
+    /// Why, or what would give it.
+    pub why: String,
+}
+
+/// What `standard` leaves a root worker's tasks: Docker's list without raw sockets, device nodes,
+/// audit records, and changes of the bounding set.
+const STANDARD_CAPABILITIES: [&str; 9] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETUID",
+];
+
+/// Devices that programs write to.
+const WRITABLE_DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+];
+
+impl IsolationPolicy {
+    /// The policy of a preset. `work_root` is where private work directories are made; without one
+    /// tasks get none.
+    pub fn preset(preset: Preset, work_root: Option<PathBuf>) -> Self {
+        let mut sandbox = Sandbox::default();
+        let mut best_effort = BTreeSet::new();
+        if preset >= Preset::Standard {
+            sandbox.enclosure.work_root = work_root;
+            sandbox.rlimits.insert(super::sandbox::Rlimit::Core, 0);
+            sandbox.oom_score_adj = 200;
+            sandbox.capabilities = Some(STANDARD_CAPABILITIES.map(str::to_owned).into());
+            sandbox.no_new_privs = true;
+            sandbox.landlock = Some(Landlock { signal_scope: true, ..Landlock::default() });
+            sandbox.seccomp = Some(Seccomp::Standard);
+            best_effort.extend([Feature::Cgroup, Feature::Landlock, Feature::LandlockScope]);
+        }
+        if preset >= Preset::Strict {
+            make_strict(&mut sandbox);
+            best_effort = BTreeSet::from([Feature::Cgroup, Feature::LandlockScope]);
+        }
+        Self { preset, sandbox, cgroup: preset >= Preset::Standard, best_effort }
+    }
+
+    /// Fits the policy to a host.
+    ///
+    /// # Errors
+    /// Every required feature that the host lacks.
+    pub fn resolve(&self, host: &Host) -> Result<Resolved, Vec<Unsupported>> {
+        let mut sandbox = self.sandbox.clone();
+        let (mut missing, mut refused) = (BTreeMap::new(), Vec::new());
+        for feature in self.wanted() {
+            let Some(why) = host.missing.get(&feature).cloned() else { continue };
+            if self.best_effort.contains(&feature) {
+                leave_out(&mut sandbox, feature);
+                missing.insert(feature, why);
+            } else {
+                refused.push(Unsupported { feature, why });
+            }
+        }
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        if self.cgroup && !missing.contains_key(&Feature::Cgroup) {
+            sandbox.enclosure.cgroup.clone_from(&host.cgroup);
+        }
+        let namespaces = &mut sandbox.enclosure.namespaces;
+        namespaces.user = namespaces.any() && host.needs_user_namespace;
+        Ok(Resolved { sandbox, missing })
+    }
+
+    /// The features that the policy asks for.
+    pub fn wanted(&self) -> BTreeSet<Feature> {
+        let Sandbox { enclosure, cgroup, landlock, .. } = &self.sandbox;
+        let namespaces = enclosure.namespaces;
+        let controllers = cgroup.controllers();
+        let scoped = |domain: &Landlock| domain.signal_scope || domain.abstract_unix_scope;
+        let wanted = [
+            (Feature::Cgroup, self.cgroup || !controllers.is_empty()),
+            (Feature::CgroupCpu, controllers.contains("cpu")),
+            (Feature::CgroupIo, controllers.contains("io")),
+            (Feature::CgroupMemory, controllers.contains("memory")),
+            (Feature::CgroupPids, controllers.contains("pids")),
+            (Feature::Identity, self.sandbox.identity.is_some()),
+            (Feature::Landlock, landlock.is_some()),
+            (Feature::LandlockScope, landlock.as_ref().is_some_and(scoped)),
+            (Feature::Namespaces, namespaces.ipc || namespaces.uts),
+            (Feature::NetworkNamespace, namespaces.network),
+            (Feature::PidNamespace, namespaces.pid),
+            (Feature::MountNamespace, namespaces.mount),
+            (Feature::Seccomp, self.sandbox.seccomp.is_some()),
+        ];
+        wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(feature, _)| feature).collect()
+    }
+}
+
+fn make_strict(sandbox: &mut Sandbox) {
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let mut read_write = paths(&WRITABLE_DEVICES);
+    read_write.extend(paths(&["/tmp", "/var/tmp", "/dev/shm", "/proc"]));
+    sandbox.umask = 0o077;
+    sandbox.capabilities = Some(BTreeSet::new());
+    sandbox.seccomp = Some(Seccomp::Strict);
+    sandbox.landlock = Some(Landlock {
+        signal_scope: true,
+        abstract_unix_scope: true,
+        files: Some(FileRules { read_only: paths(&["/"]), read_write }),
+    });
+    sandbox.enclosure.namespaces =
+        Namespaces { pid: true, mount: true, ipc: true, uts: true, user: false, network: false };
+    sandbox.enclosure.mounts = Mounts {
+        private_tmp: true,
+        private_dev_shm: true,
+        read_only_root: true,
+        ..Mounts::default()
+    };
+}
+
+/// Takes a missing feature out of a sandbox.
+fn leave_out(sandbox: &mut Sandbox, feature: Feature) {
+    let Sandbox { enclosure, cgroup, landlock, seccomp, identity, .. } = sandbox;
+    match feature {
+        Feature::Cgroup => *cgroup = Default::default(),
+        Feature::CgroupCpu => (cgroup.cpu_max, cgroup.cpu_weight) = (None, None),
+        Feature::CgroupIo => cgroup.io_max.clear(),
+        Feature::CgroupMemory => cgroup.memory_max = None,
+        Feature::CgroupPids => cgroup.pids_max = None,
+        Feature::Identity => *identity = None,
+        Feature::Landlock => *landlock = None,
+        Feature::LandlockScope => {
+            if let Some(domain) = landlock {
+                domain.signal_scope = false;
+                domain.abstract_unix_scope = false;
+            }
+        }
+        Feature::Namespaces => {
+            enclosure.namespaces.ipc = false;
+            enclosure.namespaces.uts = false;
+        }
+        Feature::NetworkNamespace => enclosure.namespaces.network = false,
+        Feature::PidNamespace => enclosure.namespaces.pid = false,
+        Feature::MountNamespace => {
+            enclosure.namespaces.mount = false;
+            enclosure.mounts = Mounts::default();
+        }
+        Feature::Seccomp => *seccomp = None,
+    }
+}
+
+#[cfg(test)]
+#[path = "isolation_tests.rs"]
+mod tests;
