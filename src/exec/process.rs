@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::link::{Report, encode, take_frame};
+use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
 
 /// A process that can be waited for and signalled. The one seam between the supervisor's timing, which
@@ -100,11 +101,17 @@ pub enum ProcessError {
 pub struct TaskProcess {
     control: UnixStream,
     received: Vec<u8>,
+    /// The user id that is this task's alone, if it has one.
+    uid: Option<UidLease>,
 }
 
 impl TaskProcess {
     pub(super) fn new(control: UnixStream) -> Self {
-        Self { control, received: Vec::new() }
+        Self { control, received: Vec::new(), uid: None }
+    }
+
+    pub(super) fn hold(&mut self, uid: UidLease) {
+        self.uid = Some(uid);
     }
 
     pub(super) async fn send(&mut self, value: &impl Serialize) -> io::Result<()> {
@@ -158,7 +165,12 @@ pub(super) async fn send_with(
 impl Process for TaskProcess {
     async fn wait(&mut self) -> Result<Exit, ProcessError> {
         match self.report().await? {
-            Report::Ended { exit, survivors: 0 } => Ok(exit),
+            Report::Ended { exit, survivors: 0 } => {
+                if let Some(uid) = &mut self.uid {
+                    uid.task_is_gone();
+                }
+                Ok(exit)
+            }
             Report::Ended { survivors, .. } => Err(ProcessError::Survivors { survivors }),
             report @ (Report::NotEnclosed(_) | Report::Started { .. } | Report::SetupFailed(_)) => {
                 let message = format!("unexpected report {report:?}");

@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 
 use super::link::{ENTRY_ARGUMENT, Report, SetupFailure, VERSION, namespace_flags};
 use super::process::{ProcessError, TaskProcess, send_with};
-use crate::task::{Enclosure, LaunchPlan};
+use super::uid_pool::{UidLease, UidPools};
+use crate::task::{Enclosure, Identity, LaunchPlan, UserIds};
 
 /// Spares that wait for the next tasks of an enclosure. Each is two small processes.
 const SPARES: usize = 2;
@@ -47,6 +48,7 @@ struct Shared {
     running: Mutex<Option<Running>>,
     /// Never held over an await.
     waiting: Mutex<BTreeMap<Enclosure, Vec<TaskProcess>>>,
+    uids: UidPools,
 }
 
 #[derive(Debug)]
@@ -206,6 +208,43 @@ impl Spawner {
     /// # Errors
     /// With the step that failed; see [`LaunchError::is_permanent`].
     pub async fn launch(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
+        let Some((mut lease, plan)) = self.with_own_uid(plan)? else {
+            return self.launch_as_is(plan).await;
+        };
+        let mut launched = self.launch_as_is(&plan).await;
+        match &mut launched {
+            Ok(launched) => launched.process.hold(lease),
+            Err(LaunchError::Setup { .. }) => lease.task_is_gone(),
+            Err(_) => {}
+        }
+        launched
+    }
+
+    /// Takes a user id for a task that is to have one of its own. None: it isn't.
+    fn with_own_uid(
+        &self,
+        plan: &LaunchPlan,
+    ) -> Result<Option<(UidLease, LaunchPlan)>, LaunchError> {
+        let Some(Identity { user: ids @ UserIds::Pool { count, .. }, .. }) = plan.sandbox.identity
+        else {
+            return Ok(None);
+        };
+        let Some(lease) = self.shared.uids.take(ids) else {
+            let message = format!("all {count} user ids of the pool are in use");
+            return Err(LaunchError::Setup {
+                step: "identity".to_owned(),
+                errno: Errno::EAGAIN as i32,
+                message,
+            });
+        };
+        let mut plan = plan.clone();
+        if let Some(identity) = &mut plan.sandbox.identity {
+            identity.user = UserIds::One(lease.uid());
+        }
+        Ok(Some((lease, plan)))
+    }
+
+    async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
         let enclosure = &plan.sandbox.enclosure;
         let spare = self.waiting().get_mut(enclosure).and_then(Vec::pop);
         let launched = match spare {
@@ -271,7 +310,7 @@ impl Spawner {
 impl Shared {
     fn new(program: PathBuf) -> Self {
         let (running, waiting) = (Mutex::default(), Mutex::default());
-        Self { program, spares: SPARES, running, waiting }
+        Self { program, spares: SPARES, running, waiting, uids: UidPools::default() }
     }
 }
 

@@ -101,19 +101,25 @@ impl Scratch {
         self.root.as_ref().map(|_| self.path.join(WORK))
     }
 
-    /// Removes the directory with everything in it, whatever its permissions are.
+    /// Removes the directory with everything in it, if it is there.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let removed = match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                open_up(&self.path)?;
-                std::fs::remove_dir_all(&self.path)
-            }
-            other => other,
-        };
-        match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
+        remove_tree(&self.path)
+    }
+}
+
+/// Removes a directory with everything in it, whatever its permissions are. One that isn't there is
+/// removed already.
+pub(in crate::exec) fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
         }
+        other => other,
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -26,6 +26,8 @@ mod task;
 
 use std::process::ExitCode;
 
+pub(super) use enclosure::remove_tree;
+
 use super::link::ENTRY_ARGUMENT;
 
 /// Runs the spawner if this process was started as one, and returns its exit code at its end.
