@@ -15,7 +15,7 @@ mod child;
 mod command;
 mod spawner;
 mod sweep;
-mod sys;
+pub(super) mod sys;
 mod task;
 
 use std::process::ExitCode;
