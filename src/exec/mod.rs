@@ -21,6 +21,7 @@
 //! sweep of every process that re-parented to task-init → the leader is reaped last, so that its group
 //! id can't be another's while it is signalled. After a normal exit the ladder starts at the SIGKILL.
 
+pub mod cgroup;
 pub mod init;
 mod link;
 mod process;

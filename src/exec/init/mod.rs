@@ -21,7 +21,7 @@ mod leader;
 mod mounts;
 mod spawner;
 mod sweep;
-mod sys;
+pub(super) mod sys;
 mod task;
 
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! System calls that neither std nor nix wraps. The only file of the crate with `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,6 +13,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::super::process::ExitStatus;
 use crate::task::Namespaces;
@@ -71,6 +73,46 @@ fn in_child(pid: i32, child: impl FnOnce() -> i32) -> i32 {
         unsafe { libc::_exit(code) }
     }
     pid
+}
+
+/// Writes `0` to a `cgroup.procs` in a new process, which ends with that: tells whether a child of this
+/// process can join the cgroup. Takes as long as the move does, some 20 ms.
+pub(in crate::exec) fn join_in_child(procs: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptor = procs.as_raw_fd();
+    // SAFETY: this process may have other threads, whose locks the child would have: it only calls write
+    // and _exit and reads errno, which are async-signal-safe, and never returns.
+    let pid = Errno::result(unsafe {
+        match libc::fork() {
+            0 => {
+                let written = libc::write(descriptor, c"0".as_ptr().cast(), 1);
+                libc::_exit(if written == 1 { 0 } else { Errno::last_raw() })
+            }
+            pid => pid,
+        }
+    })?;
+    loop {
+        match waitpid(Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+            Ok(WaitStatus::Exited(_, errno)) => return Err(Errno::from_raw(errno).into()),
+            Ok(_) => return Err(Errno::EINTR.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// An extended attribute of a file, of at most 64 bytes.
+///
+/// # Errors
+/// ENODATA when there is none that this process may see, ERANGE when it is longer.
+pub(in crate::exec) fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = [0_u8; 64];
+    // SAFETY: both strings end with a zero byte, and `value` is writable for the length that is given.
+    let length = Errno::result(unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    })?;
+    Ok(value[..length.cast_unsigned()].to_vec())
 }
 
 /// Takes the descriptor 0, which the worker put there, and leaves /dev/null in its place, so that
