@@ -11,11 +11,12 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid};
 
 use super::command::Command;
+use super::sandbox::{StepError, capabilities, identity, landlock, priority, rlimits, seccomp};
 use super::sys;
+use crate::task::Sandbox;
 
 /// Stands in the pipe in a step's place: all of them are done, execve follows.
 const READY: u8 = u8::MAX;
@@ -24,22 +25,32 @@ const READY: u8 = u8::MAX;
 const RECORD: usize = 5;
 
 /// A step of the setup.
-type Step = fn(&Child<'_>) -> io::Result<()>;
+type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
 /// away. Steps of the plan's `Sandbox` go where the comments say.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: [(&str, Step); 17] = [
     ("setsid", |_| Ok(setsid().map(drop)?)),
     // cgroup, namespaces and mounts
-    ("oom_score_adj", |_| reset_oom_score()),
-    ("umask", |_| set_umask()),
-    // rlimits, bounding set, keepcaps, identity, capabilities, no_new_privs, landlock
-    ("parent_death", |child| die_with(child.init)),
-    ("signals", |_| sys::reset_signals()),
+    ("oom_score_adj", |child| priority::oom_score_adj(child.sandbox().oom_score_adj)),
+    ("nice", |child| child.sandbox().nice.map_or(Ok(()), priority::nice)),
+    ("umask", |child| Ok(priority::set_umask(child.sandbox().umask)?)),
+    ("rlimits", |child| rlimits::apply(&child.sandbox().rlimits)),
+    ("bounding", |child| child.bounding()),
+    ("identity", |child| child.identity()),
+    ("capabilities", |child| {
+        child.sandbox().capabilities.as_ref().map_or(Ok(()), capabilities::set)
+    }),
+    ("no_new_privs", |child| child.no_new_privs()),
+    ("landlock", |child| {
+        child.sandbox().landlock.as_ref().map_or(Ok(()), |domain| landlock::apply(domain, None))
+    }),
+    ("parent_death", |child| Ok(die_with(child.init)?)),
+    ("signals", |_| Ok(sys::reset_signals()?)),
     ("chdir", |child| Ok(chdir(&child.command.cwd)?)),
-    ("stdio", |child| stdio(child)),
-    ("descriptors", |_| sys::close_on_exec()),
-    // seccomp
+    ("stdio", |child| Ok(stdio(child)?)),
+    ("descriptors", |_| Ok(sys::close_on_exec()?)),
+    ("seccomp", |child| Ok(child.sandbox().seccomp.map_or(Ok(()), seccomp::apply)?)),
     (EXEC, |child| Err(exec(child).into())),
 ];
 
@@ -55,6 +66,30 @@ pub(super) struct Child<'a> {
 }
 
 impl Child<'_> {
+    fn sandbox(&self) -> &Sandbox {
+        &self.command.sandbox
+    }
+
+    fn bounding(&self) -> Result<(), StepError> {
+        let Some(keep) = &self.sandbox().capabilities else { return Ok(()) };
+        capabilities::drop_bounding(keep, self.sandbox().no_new_privs)
+    }
+
+    fn identity(&self) -> Result<(), StepError> {
+        let Some(identity) = &self.sandbox().identity else { return Ok(()) };
+        if let Some(keep) = &self.sandbox().capabilities {
+            capabilities::keep_through_switch(keep)?;
+        }
+        identity::apply(identity)
+    }
+
+    fn no_new_privs(&self) -> Result<(), StepError> {
+        if self.sandbox().no_new_privs {
+            prctl::set_no_new_privs()?;
+        }
+        Ok(())
+    }
+
     /// Runs the steps. Returns, with an exit code that nobody looks at, only if one failed.
     pub(super) fn run(&self, mut pipe: impl Write) -> i32 {
         for (index, (name, step)) in (0..).zip(STEPS) {
@@ -64,7 +99,7 @@ impl Child<'_> {
             }
             if let Err(error) = step(self) {
                 // As above.
-                pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0))).ok();
+                pipe.write_all(&record(index, error.errno as i32)).ok();
                 return 1;
             }
         }
@@ -101,20 +136,6 @@ impl Setup {
 fn record(step: u8, errno: i32) -> [u8; RECORD] {
     let [a, b, c, d] = errno.to_le_bytes();
     [step, a, b, c, d]
-}
-
-/// Best effort: a worker that the kernel should spare (a negative value) must not pass that on, and
-/// raising is always allowed. Lowering a worker's positive value takes CAP_SYS_RESOURCE.
-fn reset_oom_score() -> io::Result<()> {
-    // The system's rule above decides; the task runs either way.
-    std::fs::write("/proc/self/oom_score_adj", "0").ok();
-    Ok(())
-}
-
-/// The usual mask, whatever the worker's is.
-fn set_umask() -> io::Result<()> {
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    Ok(())
 }
 
 /// Ends this process with task-init, even if that was killed before the request for it.
@@ -155,14 +176,14 @@ mod tests {
     #[test]
     fn the_pipe_tells_a_done_setup_from_a_failed_one_and_from_a_death() {
         let ready = record(READY, 0);
-        let exec_failed = record(8, Errno::ENOENT as i32);
+        let exec_failed = record(16, Errno::ENOENT as i32);
         assert_eq!(Setup::parse(&[]), Setup::Died);
         assert_eq!(Setup::parse(&ready), Setup::Done);
         assert_eq!(
             Setup::parse(&[ready, exec_failed].concat()),
             Setup::Failed(EXEC, Errno::ENOENT)
         );
-        let chdir_failed = record(5, Errno::EACCES as i32);
+        let chdir_failed = record(12, Errno::EACCES as i32);
         assert_eq!(Setup::parse(&chdir_failed), Setup::Failed("chdir", Errno::EACCES));
     }
 }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::super::link::SetupFailure;
 use super::child::EXEC;
-use crate::task::{LaunchPlan, Program};
+use crate::task::{LaunchPlan, Program, Sandbox};
 
 /// Where a program is looked for when the plan's environment has no PATH; execvp(3)'s default.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -31,6 +31,7 @@ pub(super) struct Command {
     pub(super) args: Vec<CString>,
     pub(super) env: Vec<CString>,
     pub(super) cwd: PathBuf,
+    pub(super) sandbox: Sandbox,
     program: String,
     path: String,
     /// Removed with its content when dropped.
@@ -49,6 +50,7 @@ impl Command {
             args: strings(argv)?,
             env: strings(env)?,
             cwd: plan.cwd,
+            sandbox: plan.sandbox,
             program,
             path,
             _script: script,

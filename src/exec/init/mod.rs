@@ -8,17 +8,21 @@
 //! | `task` | task-init | starts the leader, obeys the control socket, ends the tree, reports |
 //! | `command` | task-init | plan → strings for execve, script file |
 //! | `child` | leader, before execve | the ordered steps of the setup |
+//! | `sandbox` | leader, before execve | what each step of the sandbox does |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
 //! | `sys` | | system calls; the only `unsafe` |
 
 mod child;
 mod command;
+mod sandbox;
 mod spawner;
 mod sweep;
 mod sys;
 mod task;
 
 use std::process::ExitCode;
+
+pub use sandbox::{Denied, denied};
 
 use super::link::ENTRY_ARGUMENT;
 

@@ -17,6 +17,7 @@ use nix::sys::signalfd::SignalFd;
 use super::super::link::{Report, VERSION, encode};
 use super::super::process::ExitStatus;
 use super::command::failure;
+use super::sandbox::seccomp;
 use super::sys::{self, Children};
 use super::{sweep, task};
 
@@ -33,6 +34,7 @@ pub(super) fn run() -> io::Result<()> {
     sys::close_others(&[socket.as_fd()])?;
     prctl::set_name(c"runlane-spawner")?;
     prctl::set_child_subreaper(true)?;
+    seccomp::prepare();
     let signals = sweep::child_signals()?;
     let mut socket = Some(socket);
     let mut inits = BTreeSet::new();
