@@ -56,7 +56,7 @@ pub(in crate::exec::init) fn apply(
         ruleset = ruleset.scope(scope).map_err(failed)?;
     }
     // Setting no_new_privs is a step of its own, and the policy's decision.
-    let ruleset = ruleset.create().map_err(failed)?.set_no_new_privs(false);
+    let ruleset = ruleset.create().map_err(failed)?.no_new_privs(false);
     let ruleset = match &wanted.files {
         None => allow(ruleset, Path::new("/"), open(Path::new("/"))?, handled)?,
         Some(files) => allow_files(ruleset, files, work_dir, all)?,

@@ -1,6 +1,7 @@
 //! What the kernel prefers: OOM score, scheduling priority; and the umask, another inherited value.
 
-use std::io::{self, ErrorKind};
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Write};
 
 use nix::libc::mode_t;
 use nix::sys::stat::{Mode, umask};
@@ -17,7 +18,9 @@ use super::StepError;
 /// # Errors
 /// A negative value, a wish to be spared, that can't be set.
 pub(in crate::exec::init) fn oom_score_adj(value: i32) -> Result<(), StepError> {
-    match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
+    // Opened as what it is: `fs::write` would create and truncate.
+    let file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    match file.and_then(|mut file| file.write_all(value.to_string().as_bytes())) {
         Err(error) if value >= 0 && error.kind() == ErrorKind::PermissionDenied => Ok(()),
         other => other.map_err(|error| StepError::from(error).about(value)),
     }
