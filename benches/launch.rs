@@ -77,7 +77,9 @@ async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
     let Launched { mut process, .. } = spawner.launch(plan).await.expect("it can be launched");
     let started = start.elapsed();
     process.wait().await.expect("it ends");
-    (started, start.elapsed())
+    let ended = start.elapsed();
+    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    (started, ended)
 }
 
 fn plans() -> Vec<(&'static str, LaunchPlan)> {

@@ -29,8 +29,8 @@ const ENCLOSURES: usize = 8;
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
 ///
-/// After the first launch in an enclosure, *spares* wait for the next ones: a task-init and a leader
-/// that are forked, and in their cgroup and namespaces, already.
+/// *Spares*, which [`Spawner::prepare`] makes, wait for the next launches in an enclosure: a task-init
+/// and a leader that are forked, and in their cgroup and namespaces, already.
 ///
 /// Running tasks don't depend on the spawner: each has a socket of its own, and ends with its
 /// [`TaskProcess`].
@@ -173,7 +173,9 @@ impl Spawner {
         Self { shared: Arc::new(Shared { spares, ..Shared::new(program) }) }
     }
 
-    /// Makes the spares of an enclosure, so that its first task finds one. Needs a tokio runtime.
+    /// Makes the spares of an enclosure, up to their number, so that its next tasks find some. Needs a
+    /// tokio runtime. It returns before they are ready, and their forks take as much CPU time as a
+    /// launch without them: a good time is when a task runs, or none.
     ///
     /// # Errors
     /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
@@ -255,10 +257,6 @@ impl Spawner {
             },
             None => start(self.enclose(enclosure).await?, plan).await,
         };
-        if self.shared.spares > 0 && launched.is_ok() {
-            // Only the next launch would suffer, and it says why.
-            self.prepare(enclosure).await.ok();
-        }
         launched.map_err(|failure| match failure {
             Failure::NotEnclosed(error) | Failure::Launch(error) => error,
         })

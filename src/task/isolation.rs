@@ -243,15 +243,15 @@ impl IsolationPolicy {
 
 fn make_strict(sandbox: &mut Sandbox) {
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-    let mut read_write = paths(&WRITABLE_DEVICES);
-    read_write.extend(paths(&["/tmp", "/var/tmp", "/dev/shm", "/proc"]));
+    let mut optional = paths(&WRITABLE_DEVICES);
+    optional.extend(paths(&["/tmp", "/var/tmp", "/dev/shm", "/proc"]));
     sandbox.umask = 0o077;
     sandbox.capabilities = Some(BTreeSet::new());
     sandbox.seccomp = Some(Seccomp::Strict);
     sandbox.landlock = Some(Landlock {
         signal_scope: true,
         abstract_unix_scope: true,
-        files: Some(FileRules { read_only: paths(&["/"]), read_write }),
+        files: Some(FileRules { read_only: paths(&["/"]), read_write: Vec::new(), optional }),
     });
     sandbox.enclosure.namespaces =
         Namespaces { pid: true, mount: true, ipc: true, uts: true, user: false, network: false };

@@ -4,6 +4,7 @@
 //! after the run, `retry`; and `claim` decides what a worker may do with a task given its status chain.
 
 pub mod admit;
+mod capabilities;
 mod claim;
 mod decode;
 mod duration;
@@ -23,6 +24,7 @@ mod short;
 mod validate;
 mod work;
 
+pub use capabilities::{CAPABILITIES, is_capability};
 pub use claim::{Claim, Situation, claim};
 pub use decode::{MAX_SPEC_BYTES, canonical, decode};
 pub use duration::{Human, InvalidDuration, parse_duration};

@@ -244,10 +244,12 @@ pub struct Landlock {
 /// The files that can be reached; all others can't.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileRules {
-    /// Paths that can be read and executed, with everything below them.
+    /// Paths that can be read and executed, with everything below them; what doesn't exist is an error.
     pub read_only: Vec<PathBuf>,
-    /// Paths that can be changed too. The private work directory is one without being named.
+    /// Paths that can be changed too; what doesn't exist is an error. The private work directory is one without being named.
     pub read_write: Vec<PathBuf>,
+    /// As `read_write`, but what doesn't exist, or can't be reached, is left out and no error.
+    pub optional: Vec<PathBuf>,
 }
 
 /// A profile of denied system calls.

@@ -12,6 +12,7 @@
 //! | `mounts` | leader | its file systems |
 //! | `command` | leader | plan → strings for execve, script file |
 //! | `child` | leader | the ordered steps before execve |
+//! | `sandbox` | leader | what each step of the sandbox does |
 //! | `sys` | | system calls; the only `unsafe` |
 
 mod child;
@@ -19,6 +20,7 @@ mod command;
 mod enclosure;
 mod leader;
 mod mounts;
+mod sandbox;
 mod spawner;
 mod sweep;
 pub(super) mod sys;
@@ -27,6 +29,7 @@ mod task;
 use std::process::ExitCode;
 
 pub(super) use enclosure::remove_tree;
+pub use sandbox::{Denied, denied};
 
 use super::link::ENTRY_ARGUMENT;
 
