@@ -18,6 +18,7 @@
 //! sweep of every process that re-parented to task-init → the leader is reaped last, so that its group
 //! id can't be another's while it is signalled. After a normal exit the ladder starts at the SIGKILL.
 
+mod host;
 pub mod init;
 mod link;
 mod process;
@@ -25,6 +26,7 @@ mod spawn;
 mod stop;
 mod supervise;
 
+pub use host::{Probe, probe};
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};
 pub use spawn::{LaunchError, Launched, Spawner};
 pub use stop::{Stop, set_stop};
