@@ -361,3 +361,27 @@ pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     Errno::result(done)?;
     Ok(())
 }
+
+/// Makes a mount, and every mount below it, read-only. Linux 5.12.
+pub(super) fn make_read_only(path: &std::path::Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: path and attributes live through the call, which only reads them; the size is theirs.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(done)?;
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use runlane::task::{Identity, Sandbox, UserIds};
 
-use super::{NOBODY, is_root, plain_users_spawner, prints, python, refused, spawner, status};
+use super::{NOBODY, is_root, plain_users_spawner, prints, python, refused, status};
 
 fn user(user: UserIds, gid: Option<u32>, groups: &[u32]) -> Sandbox {
     let identity = Identity { user, gid, groups: groups.to_vec() };

@@ -44,7 +44,10 @@ new Worker("process.exit(0)", { eval: true }).on("exit", () =>
         "mkdir t && echo 1 >t/f && tar czf t.tgz t && rm -r t && tar xzf t.tgz && cat t/f && echo ok",
     ),
     ("strace", "strace -f -o s sh -c 'true | true' && grep -q execve s && echo ok"),
-    ("gdb", "gdb -q -batch -ex run -ex bt /bin/true >/dev/null && echo ok"),
+    (
+        "gdb",
+        "gdb -q -batch -ex 'break _exit' -ex run -ex 'info registers' -ex kill /bin/true >g && grep -q Breakpoint g && echo ok",
+    ),
     ("perl", "perl -e 'fork // die; print qq(ok\\n) if wait > 0'"),
     ("runlane", "runlane --version && echo ok"),
 ];

@@ -1,7 +1,8 @@
 //! The Landlock domain.
 //!
 //! Any domain keeps a task from tracing, and from reading memory, environment and descriptors of,
-//! processes outside of it, whoever they belong to. One without file rules handles a single access,
+//! processes outside of it, whoever they belong to. (From Linux 6.15 on a task that keeps CAP_PERFMON or
+//! CAP_SYS_ADMIN may read environments all the same.) One without file rules handles a single access,
 //! *refer*, and allows it everywhere: a domain that doesn't handle it denies every rename to another
 //! directory. Linux 5.13 to 5.18 know no such access, so there a domain would break `mv`, and is refused.
 

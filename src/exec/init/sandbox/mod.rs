@@ -22,4 +22,5 @@ pub(super) mod rlimits;
 pub(super) mod seccomp;
 
 pub(super) use error::StepError;
+pub(in crate::exec) use landlock::{WITH_REFER, WITH_SCOPES};
 pub use seccomp::{Denied, denied};
