@@ -10,9 +10,11 @@ use super::exit::{
     self, CANCELED, CANNOT_EXECUTE, FAILED, Failure, INVALID, NOT_FOUND, TIMEOUT, USAGE,
 };
 use super::global::GlobalArgs;
+use super::isolation;
 use super::run::Stops;
 use super::task_args::{TaskArgs, list};
 use super::{say, specs};
+use crate::config::{Config, RawConfig};
 use crate::exec::{Ended, ExitStatus, LaunchError, Launched, Spawner, Stop, set_stop, supervise};
 use crate::output::chunk::{DEFAULT_CHUNK_MAX, DEFAULT_COALESCE};
 use crate::output::{Chunk, ChunkerSettings, PumpSettings, pump};
@@ -25,7 +27,8 @@ const CHUNKS: usize = 8;
 /// Run a task here, by the executor that workers use, without NATS
 ///
 /// One attempt: it shows what a worker would do with the spec, with the same environment, signals and
-/// clean-up. Labels, slots and retries have no effect here.
+/// clean-up, by default as under a worker without a configuration. --isolation is the runner's preset
+/// here, and the task's. Labels, slots and retries have no effect.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
     /// File with one spec (JSON or YAML); - is stdin
@@ -142,9 +145,19 @@ impl ExecArgs {
             lane: LaneId::default_lane(),
             worker,
         };
-        // As for a worker without a configuration.
-        plan(&task, &RunnerPolicy::default(), &identity)
-            .map_err(|error| Failure::of(INVALID, &error))
+        plan(&task, &self.policy()?, &identity).map_err(|error| Failure::of(INVALID, &error))
+    }
+
+    /// As for a worker without a configuration.
+    fn policy(&self) -> Result<RunnerPolicy, Failure> {
+        let mut raw = RawConfig::default();
+        if let Some(preset) = self.task.isolation.isolation {
+            raw = raw.with_isolation(preset.preset());
+        }
+        let config = Config::load(None, raw)?;
+        let runners = config.worker.runners.iter().zip(isolation::fit(&config)?.runners);
+        let mut policies = runners.map(|(runner, isolation)| runner.policy([], isolation));
+        Ok(policies.next().expect("a configuration has a runner"))
     }
 
     fn spec(&self) -> Result<TaskSpec, Failure> {

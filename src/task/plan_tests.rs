@@ -28,7 +28,7 @@ fn runner() -> RunnerPolicy {
         stop_signal: 15,
         max_output_bytes: 100,
         interpreters: Interpreters { python: "/opt/py".to_owned(), ..Interpreters::default() },
-        isolation: crate::task::Resolved::default(),
+        isolation: RunnerIsolation::default(),
     }
 }
 

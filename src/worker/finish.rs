@@ -24,7 +24,7 @@ use crate::client::schedule::schedule;
 use crate::exec::{ExitStatus, Stop};
 use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
-use crate::task::{self, History, Next, PlanError, Work};
+use crate::task::{self, History, LaunchPlan, Next, PlanError, Work};
 use crate::wire::{
     CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId,
     Timer,
@@ -63,9 +63,11 @@ pub(super) async fn settle(
     handle: &AckHandle,
     task: &Task,
     taken: &Taken,
+    plan: &LaunchPlan,
     end: AttemptEnd,
 ) -> Result<Settled, FinishError> {
     let (outcome, ended_as) = judge(shared, task, taken, end);
+    let outcome = under(plan, outcome);
     if outcome.cause.as_ref().is_some_and(|cause| cause.reason == StopReason::Draining) {
         requeue(shared, handle, &task.id, taken).await?;
         return Ok(Settled::Requeued);
@@ -102,12 +104,26 @@ pub(super) async fn reject(
     handle: &AckHandle,
     id: &TaskId,
     taken: &Taken,
-    error: PlanError,
+    error: &PlanError,
 ) -> Result<(), FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Rejected);
-    outcome.error =
-        Some(ErrorDetail { step: "plan".into(), message: error.to_string(), problems: Vec::new() });
+    outcome.error = Some(ErrorDetail {
+        step: error.step().to_owned(),
+        message: error.to_string(),
+        problems: Vec::new(),
+    });
     finish(shared, handle, taken, outcome).await
+}
+
+/// Adds what the plan says of the limits that the attempt ran under, and of those that it did without.
+fn under(plan: &LaunchPlan, outcome: Outcome) -> Outcome {
+    let sandbox = &plan.sandbox;
+    let missing = plan.missing.iter().map(|(feature, why)| (feature.to_string(), why.clone()));
+    Outcome {
+        memory_max_bytes: sandbox.enclosure.cgroup.as_ref().and(sandbox.cgroup.memory_max),
+        isolation_missing: missing.collect(),
+        ..outcome
+    }
 }
 
 /// Hands a task back: another worker may start it at once.

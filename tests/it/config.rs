@@ -9,6 +9,7 @@ use std::time::Duration;
 use runlane::config::{
     Auth, Config, ConfigErrors, Host, InheritEnv, RawConfig, RawNats, RawRunner, SecretSource,
 };
+use runlane::task::RunnerIsolation;
 use runlane::wire::{Kind, Problem};
 
 fn raw(text: &str) -> RawConfig {
@@ -16,7 +17,11 @@ fn raw(text: &str) -> RawConfig {
 }
 
 fn host() -> Host {
-    Host { hostname: "h".to_owned(), cores: NonZeroUsize::new(3).expect("3 is not 0") }
+    Host {
+        hostname: "h".to_owned(),
+        cores: NonZeroUsize::new(3).expect("3 is not 0"),
+        work_root: "/w".into(),
+    }
 }
 
 fn resolve(text: &str) -> Result<Config, Vec<Problem>> {
@@ -190,7 +195,7 @@ fn a_policy_never_inherits_the_workers_credentials() {
         [("'none'", vec![]), ("'all'", vec!["HOME", "LANG"]), ("['LANG', 'TZ']", vec!["LANG"])]
     {
         let config = good(&format!("[[runner]]\nname = 'r'\ninherit_env = {inherit}"));
-        let policy = config.worker.runners[0].policy(vars());
+        let policy = config.worker.runners[0].policy(vars(), RunnerIsolation::default());
         assert_eq!(policy.inherited.keys().collect::<Vec<_>>(), wanted, "{inherit}");
     }
 }
