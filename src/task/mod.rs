@@ -20,6 +20,7 @@ mod route;
 pub mod sandbox;
 mod selector;
 mod short;
+mod short_isolation;
 mod size;
 pub mod tighten;
 mod validate;
