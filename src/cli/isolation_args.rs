@@ -94,3 +94,54 @@ impl IsolationArgs {
         wishes.cpu_max_percent = cpu_max_percent.or(wishes.cpu_max_percent);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::parse_submission;
+    use crate::wire::{Network, RlimitSpec};
+
+    fn spec(args: &IsolationArgs) -> TaskSpec {
+        let mut fields = Map::new();
+        fields.insert("command".to_owned(), json!(["true"]));
+        args.add(&mut fields);
+        parse_submission(Value::Object(fields).to_string().as_bytes()).expect("a valid spec")
+    }
+
+    #[test]
+    fn flags_make_the_wishes_that_a_file_would() {
+        let args = IsolationArgs {
+            isolation: Some(PresetArg::Strict),
+            memory: Some("1GiB".to_owned()),
+            pids: Some(100),
+            cpu: Some("50%".to_owned()),
+            network: Some(NetworkArg::None),
+        };
+        let wishes = IsolationSpec {
+            preset: Some(Preset::Strict),
+            network: Some(Network::None),
+            memory_max_bytes: Some(1 << 30),
+            pids_max: Some(100),
+            cpu_max_percent: Some(50),
+            rlimits: RlimitSpec::default(),
+        };
+        assert_eq!(spec(&args).isolation, Some(wishes));
+        assert_eq!(spec(&IsolationArgs::default()).isolation, None);
+    }
+
+    #[test]
+    fn flags_beat_a_files_wishes_only_where_they_say_something() {
+        let rlimits = RlimitSpec { nofile: Some(64), ..RlimitSpec::default() };
+        let mut file = TaskSpec::command("a", []);
+        file.isolation =
+            Some(IsolationSpec { pids_max: Some(5), rlimits, ..IsolationSpec::default() });
+        let unchanged = file.clone();
+        IsolationArgs::apply(&mut file, &spec(&IsolationArgs::default()));
+        assert_eq!(file, unchanged);
+        let flags = IsolationArgs { memory: Some("2MiB".to_owned()), ..IsolationArgs::default() };
+        IsolationArgs::apply(&mut file, &spec(&flags));
+        let wishes = file.isolation.expect("it has some");
+        assert_eq!((wishes.pids_max, wishes.memory_max_bytes), (Some(5), Some(2 << 20)));
+        assert_eq!(wishes.rlimits, rlimits);
+    }
+}

@@ -35,7 +35,7 @@ pub(super) fn namespaces(
                     namespaces.uts = true;
                     continue;
                 }
-                "net" | "network" => "has a key of its own: network = \"none\"".to_owned(),
+                "net" | "network" => "is no name here; use the key network = \"none\"".to_owned(),
                 "user" => "comes by itself where the others need it; remove it".to_owned(),
                 other => format!("{other:?} is unknown; use pid, mount, ipc and uts"),
             };

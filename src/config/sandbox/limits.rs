@@ -104,7 +104,7 @@ fn cpu_max(text: &str) -> Result<CpuMax, String> {
         (None, None) => return Err(form()),
     };
     if limit.quota_us < 1_000 {
-        return Err(format!("{text:?} is too little; the kernel takes 1% or 1000 µs at least"));
+        return Err(format!("{text:?} is too little for the kernel; use at least 1% or 1000 µs"));
     }
     if !(1_000..=1_000_000).contains(&limit.period_us) {
         return Err(format!("{text:?} has a period out of range; use 1000 to 1000000 µs"));

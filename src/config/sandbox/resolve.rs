@@ -191,7 +191,7 @@ fn work_dir(
     let inside = |cwd: &Path| roots.iter().any(|root| cwd.starts_with(root));
     match &around.cwd {
         Some(cwd) if !roots.is_empty() && !inside(cwd) => {
-            let message = format!("has not the runner's `cwd` {} in it", cwd.display());
+            let message = format!("has not the runner's `cwd` {} in it; add it", cwd.display());
             report.add(format!("{path}.cwd_roots"), message);
         }
         None if !roots.is_empty() && enclosure.work_root.is_none() => {
