@@ -81,7 +81,7 @@ impl Host {
                 |name| env::var_os(name),
                 user.as_raw(),
                 home,
-                env::temp_dir(),
+                &env::temp_dir(),
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! Where a worker keeps what isn't configured: by systemd's variables and the XDG base directories.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where private work directories are made if nobody says where.
 ///
@@ -12,7 +12,7 @@ pub(super) fn work_root(
     variable: impl Fn(&str) -> Option<OsString>,
     uid: u32,
     home: Option<PathBuf>,
-    temporary: PathBuf,
+    temporary: &Path,
 ) -> PathBuf {
     let path = |name: &str| {
         let value = variable(name).filter(|value| !value.is_empty())?;
@@ -56,7 +56,7 @@ mod tests {
                 let found = variables.iter().find(|(key, _)| *key == name);
                 found.map(|(_, value)| OsString::from(value))
             };
-            let found = work_root(variable, uid, home.map(PathBuf::from), "/t".into());
+            let found = work_root(variable, uid, home.map(PathBuf::from), Path::new("/t"));
             assert_eq!(found, PathBuf::from(wanted), "{variables:?} {uid}");
         }
     }

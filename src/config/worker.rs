@@ -102,14 +102,14 @@ pub(super) fn resolve(
         max_lanes: at_least_one("worker.max_lanes", raw.max_lanes, lanes(), report),
         manage_streams: raw.manage_streams.unwrap_or(true),
         state_dir: report.absolute("worker.state_dir", raw.state_dir),
-        cgroup: cgroup(raw.cgroup, report),
+        cgroup: cgroup(raw.cgroup.as_deref(), report),
         work_root,
         runners,
     }
 }
 
-fn cgroup(raw: Option<String>, report: &mut Report) -> CgroupBase {
-    match raw.as_deref() {
+fn cgroup(raw: Option<&str>, report: &mut Report) -> CgroupBase {
+    match raw {
         None | Some("auto") => CgroupBase::Auto,
         Some("none") => CgroupBase::None,
         Some(path) if path.starts_with('/') => CgroupBase::At(path.into()),

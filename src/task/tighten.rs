@@ -243,3 +243,7 @@ fn slower(ours: Option<CpuMax>, theirs: Option<CpuMax>) -> Option<CpuMax> {
 #[cfg(test)]
 #[path = "tighten_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "tighten_properties.rs"]
+mod properties;

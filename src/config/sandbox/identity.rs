@@ -92,7 +92,10 @@ fn gid(raw: &RawId, path: &str, report: &mut Report) -> Option<u32> {
 }
 
 fn reserved<T>(path: &str, report: &mut Report) -> Option<T> {
-    report.add(path, format!("{NO_ID} is no id: the kernel takes it for \"no change\""));
+    report.add(
+        path,
+        format!("{NO_ID} is no id, the kernel takes it for \"no change\"; use another number"),
+    );
     None
 }
 
