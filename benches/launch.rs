@@ -92,6 +92,7 @@ fn plan(sandbox: Sandbox) -> LaunchPlan {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: Some(PathBuf::from("/")),
         sandbox,
+        missing: std::collections::BTreeMap::new(),
         timeout: None,
         stop_signal: 15,
         grace: Duration::from_secs(5),

@@ -34,7 +34,7 @@ mod work_root;
 
 pub use host::{Probe, probe};
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};
-pub use spawn::{LaunchError, Launched, Spawner};
+pub use spawn::{LaunchError, Launched, Spawner, THIS_PROGRAM};
 pub use stop::{Stop, set_stop};
 pub use supervise::{Ended, SuperviseError, supervise};
 pub use work_root::{WorkRoot, WorkRootError};

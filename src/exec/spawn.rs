@@ -19,6 +19,9 @@ use super::process::{ProcessError, TaskProcess, send_with};
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Enclosure, Identity, LaunchPlan, UserIds};
 
+/// This program's own file, also after it was replaced or removed, unlike what `current_exe` returns.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// Spares that wait for the next tasks of an enclosure. Each is two small processes.
 const SPARES: usize = 2;
 
@@ -155,8 +158,7 @@ impl Spawner {
     ///
     /// Only for programs whose `main` calls [`super::init::maybe_run`].
     pub fn of_this_program() -> Self {
-        // Also after the file was replaced or removed, unlike what `current_exe` returns.
-        Self::of_program(Path::new("/proc/self/exe"))
+        Self::of_program(Path::new(THIS_PROGRAM))
     }
 
     /// Makes spawners of another program, by its absolute path; its `main` calls

@@ -21,7 +21,11 @@ mod route;
 pub mod sandbox;
 mod selector;
 mod short;
+mod short_isolation;
+mod size;
+pub mod tighten;
 mod validate;
+mod wishes;
 mod work;
 
 pub use capabilities::{CAPABILITIES, is_capability};
@@ -29,7 +33,9 @@ pub use claim::{Claim, Situation, claim};
 pub use decode::{MAX_SPEC_BYTES, canonical, decode};
 pub use duration::{Human, InvalidDuration, parse_duration};
 pub use isolation::{Feature, Host, IsolationPolicy, Resolved, Unsupported};
-pub use limits::{NAME_BYTES, env_name_problem, is_env_name, is_name};
+pub use limits::{
+    MIN_MEMORY_BYTES, NAME_BYTES, env_name_problem, is_env_name, is_name, least_rlimit,
+};
 pub use plan::{
     Interpreters, LaunchPlan, OutputLimits, PlanError, Program, RunIdentity, RunnerPolicy, plan,
 };
@@ -41,5 +47,7 @@ pub use sandbox::{
 };
 pub use selector::{InvalidSelector, Labels};
 pub use short::{expand, parse_submission};
+pub use size::parse_size;
+pub use tighten::{RunnerIsolation, TaskIsolation};
 pub use validate::{LossPolicy, MAX_COUNT, SlotRequest, Task, parse};
 pub use work::{ProcessMode, ProcessWork, Work};

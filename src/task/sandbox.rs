@@ -4,6 +4,7 @@
 //! not be.** What a host can't do is taken out before, and only where the policy allows that: see
 //! [`super::isolation`].
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -151,6 +152,22 @@ pub struct CpuMax {
     pub quota_us: u64,
     /// Microseconds, 1000 to 1000000.
     pub period_us: u64,
+}
+
+impl CpuMax {
+    /// The kernel's default period.
+    pub const PERIOD_US: u64 = 100_000;
+
+    /// A quota of so many percent of one CPU, in the kernel's default period.
+    pub fn of_percent(percent: u32) -> Self {
+        Self { quota_us: u64::from(percent) * Self::PERIOD_US / 100, period_us: Self::PERIOD_US }
+    }
+
+    /// Compares how much CPU time two quotas give in the long run.
+    pub fn cmp_share(self, other: Self) -> Ordering {
+        let share = |quota: u64, period: u64| u128::from(quota) * u128::from(period);
+        share(self.quota_us, other.period_us).cmp(&share(other.quota_us, self.period_us))
+    }
 }
 
 /// A resource of `setrlimit(2)`.

@@ -1,5 +1,6 @@
 //! Real tasks, run by the real binary's spawner.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(crate) fn plan(mark: &Mark, program: Program) -> LaunchPlan {
         env: vec![("PATH".to_owned(), path), (MARK.to_owned(), mark.0.clone())],
         cwd: Some(PathBuf::from("/")),
         sandbox: Sandbox::default(),
+        missing: BTreeMap::new(),
         timeout: None,
         stop_signal: TERM,
         grace: Duration::from_secs(5),
