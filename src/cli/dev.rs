@@ -39,7 +39,7 @@ pub(super) struct DevArgs {
     #[arg(long, env = "RUNLANE_CAPACITY", value_name = "N")]
     capacity: Option<u32>,
 
-    /// Preset of isolation of tasks [default: none]
+    /// Preset of isolation of tasks [default: standard]
     #[arg(long, value_enum, env = "RUNLANE_ISOLATION", value_name = "PRESET")]
     isolation: Option<PresetArg>,
 

@@ -46,7 +46,7 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "RUNLANE_CAPACITY", value_name = "N")]
     capacity: Option<u32>,
 
-    /// Preset of isolation of every runner [default: the file's, else none]
+    /// Preset of isolation of every runner [default: the file's, else standard]
     #[arg(long, value_enum, env = "RUNLANE_ISOLATION", value_name = "PRESET")]
     isolation: Option<PresetArg>,
 

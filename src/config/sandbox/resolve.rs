@@ -9,7 +9,7 @@ use crate::task::{Feature, IsolationPolicy, Rlimit, Sandbox, Seccomp};
 use crate::wire::Preset;
 
 /// The preset of a runner that names none.
-pub const DEFAULT_PRESET: Preset = Preset::None;
+pub const DEFAULT_PRESET: Preset = Preset::Standard;
 
 /// What of the rest of the configuration a sandbox depends on.
 pub(in crate::config) struct Surroundings<'a> {
