@@ -57,7 +57,7 @@ pub struct Probe {
     pub features: BTreeMap<String, String>,
 }
 
-/// Tries what this host can do; takes some 20 ms and blocks. `program` is as for
+/// Tries what this host can do; takes some 50 ms and blocks. `program` is as for
 /// [`super::Spawner::of_program`]; cgroups are looked for elsewhere, and what was found is passed on.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! What a sandbox does, seen from inside of the task and by trying what it forbids.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -91,30 +92,48 @@ fn fields(status: String) -> impl Fn(&str) -> String {
 fn is_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED tier 1: {what}: not root");
+        skipped(1, what, "not root");
     }
     root
 }
 
-/// A spawner that runs as nobody, without a capability, as a plain user's worker has it. To be kept
-/// with the directory of its launcher.
+/// Says on the real standard error that something is not tested: the test harness hides what the print
+/// macros of a test that passes have written.
+fn skipped(tier: u8, what: &str, why: &str) {
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "SKIPPED tier {tier}: {what}: {why}").expect("standard error is open");
+}
+
+/// What makes `setpriv` nobody, without a capability.
+const AS_NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all";
+
+/// A spawner of a plain user's worker.
 fn plain_users_spawner() -> (TempDir, Spawner) {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = directory.path().join("launcher");
+    spawner_by(AS_NOBODY)
+}
+
+/// A spawner that is started by a command such as `setpriv`, to be kept with its launcher's directory.
+fn spawner_by(command: &str) -> (TempDir, Spawner) {
+    let (directory, path) = launcher(command);
+    (directory, Spawner::of_program(&path))
+}
+
+/// A program that runs `runlane` by way of a command.
+fn launcher(command: &str) -> (TempDir, PathBuf) {
+    let (directory, path) = open_directory();
+    let path = path.join("launcher");
     let runlane = env!("CARGO_BIN_EXE_runlane");
-    let drop = format!("--reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps=-all");
-    let text = format!("#!/bin/sh\nexport TMPDIR=/tmp\nexec setpriv {drop} {runlane} \"$@\"\n");
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let spawner = Spawner::of_program(&path);
-    (directory, spawner)
+    let text = format!("#!/bin/sh\nexec {command} {runlane} \"$@\"\n");
+    fs::write(&path, text).expect("the launcher is written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    (directory, path)
 }
 
 /// A directory that everyone may enter.
 fn open_directory() -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let path = fs::canonicalize(directory.path()).unwrap();
+    let directory = tempfile::tempdir().expect("there is room");
+    let mode = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(directory.path(), mode).expect("it is ours");
+    let path = fs::canonicalize(directory.path()).expect("it exists");
     (directory, path)
 }

@@ -8,8 +8,8 @@ use runlane::task::isolation::Preset;
 use runlane::task::{Identity, Sandbox, UserIds};
 
 use super::{
-    NOBODY, fields, is_root, open_directory, plain_users_spawner, preset, prints, python, refused,
-    run_by, shell, status, succeeded,
+    AS_NOBODY, NOBODY, fields, is_root, open_directory, plain_users_spawner, preset, prints,
+    python, refused, run_by, shell, spawner_by, status, succeeded,
 };
 
 const NOTHING: &str = "0000000000000000";
@@ -70,6 +70,29 @@ async fn what_is_listed_is_only_an_upper_bound() {
         assert_eq!(field(set), NOTHING, "{set}");
     }
     assert_eq!(field("NoNewPrivs"), "1");
+}
+
+#[tokio::test]
+async fn a_worker_that_can_not_cut_the_bounding_set_gives_nothing_more_all_the_same() {
+    if !is_root("a worker with some capabilities") {
+        return;
+    }
+    // Root in a container without CAP_SETPCAP.
+    let (_directory, spawner) = spawner_by("setpriv --bounding-set=-setpcap");
+    let (mark, plan) = shell(&keeping(&["CAP_CHOWN"]), "cat /proc/self/status");
+    let field = fields(succeeded(run_by(&spawner, &mark, &plan).await));
+    for set in ["CapPrm", "CapEff"] {
+        assert_eq!(field(set), "0000000000000001", "{set}");
+    }
+    // A plain user to whom systemd's AmbientCapabilities= gave two.
+    let two = "+chown,+net_bind_service";
+    let user = format!("{AS_NOBODY},{two} --ambient-caps={two}");
+    let (_directory, spawner) = spawner_by(&user);
+    let (mark, plan) = shell(&keeping(&["CAP_CHOWN"]), "cat /proc/self/status");
+    let field = fields(succeeded(run_by(&spawner, &mark, &plan).await));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(set), "0000000000000001", "{set}");
+    }
 }
 
 #[tokio::test]

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use runlane::exec::{Probe, probe};
 use runlane::task::Feature;
 
-use super::{NOBODY, is_root, open_directory};
+use super::{AS_NOBODY, is_root, launcher};
 
 const RUNLANE: &str = env!("CARGO_BIN_EXE_runlane");
 
@@ -38,12 +37,9 @@ fn what_was_found_of_cgroups_is_passed_on() {
     assert_eq!(probe.host.missing[&Feature::CgroupIo], "no io");
 }
 
-/// Runs the probe by `setpriv` or `unshare` with these arguments.
-fn found_by(launcher: &str) -> Probe {
-    let (_directory, path) = open_directory();
-    let path = path.join("launcher");
-    fs::write(&path, format!("#!/bin/sh\nexec {launcher} {RUNLANE} \"$@\"\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+/// What is found by a probe that is started by a command.
+fn found_by(command: &str) -> Probe {
+    let (_directory, path) = launcher(command);
     found(&path)
 }
 
@@ -52,8 +48,7 @@ fn a_plain_user_can_not_switch_users_and_makes_namespaces_in_one_of_its_own() {
     if !is_root("what the probe finds for a plain user") {
         return;
     }
-    let user = format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups");
-    let Probe { host, features } = found_by(&user);
+    let Probe { host, features } = found_by(AS_NOBODY);
     assert!(host.missing[&Feature::Identity].contains("CAP_SETUID"));
     assert!(host.needs_user_namespace || host.missing.contains_key(&Feature::MountNamespace));
     assert_ne!(features["namespaces"], "root");

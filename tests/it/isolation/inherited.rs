@@ -22,7 +22,8 @@ const LIMITS: [(Rlimit, &str, u64); 8] = [
 fn limits(text: &str, name: &str) -> (String, String) {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the limit is listed");
     let mut values = line.split_whitespace().map(str::to_owned);
-    (values.next().unwrap(), values.next().unwrap())
+    let mut next = || values.next().expect("there are a soft and a hard limit");
+    (next(), next())
 }
 
 #[tokio::test]

@@ -52,14 +52,14 @@ struct Outsider(Child);
 
 impl Outsider {
     fn start() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().unwrap())
+        Self(Command::new("sleep").arg("1000").spawn().expect("sleep runs"))
     }
 }
 
 impl Drop for Outsider {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.0.kill().expect("it is ours");
+        self.0.wait().expect("it is ours");
     }
 }
 
@@ -143,8 +143,8 @@ async fn abstract_sockets_outside_can_not_be_reached_where_that_is_asked() {
 fn places() -> (tempfile::TempDir, PathBuf, FileRules) {
     let (directory, path) = open_directory();
     for place in ["closed", "open"] {
-        fs::create_dir(path.join(place)).unwrap();
-        fs::write(path.join(place).join("f"), "old").unwrap();
+        fs::create_dir(path.join(place)).expect("there is room");
+        fs::write(path.join(place).join("f"), "old").expect("there is room");
     }
     let rules = FileRules {
         read_only: vec!["/".into()],

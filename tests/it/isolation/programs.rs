@@ -71,14 +71,15 @@ async fn ordinary_programs_work_in_the_strict_sandbox_but_those_that_trace() {
 
 async fn works(sandbox: &Sandbox, name: &str, script: &str) {
     if !installed(name) {
-        eprintln!("SKIPPED tier 0: {name} in a sandbox: it isn't installed");
+        skipped(0, name, "it isn't installed");
         return;
     }
     let (_directory, path) = open_directory();
     let (mark, mut plan) = shell(sandbox, script);
     plan.cwd = Some(path.clone());
-    plan.env.push(("TMPDIR".to_owned(), path.to_str().unwrap().to_owned()));
-    let programs = std::path::Path::new(env!("CARGO_BIN_EXE_runlane")).parent().unwrap();
+    plan.env.push(("TMPDIR".to_owned(), path.to_str().expect("it is text").to_owned()));
+    let programs =
+        std::path::Path::new(env!("CARGO_BIN_EXE_runlane")).parent().expect("it is in a directory");
     plan.env[0].1 = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
     let run = run(&mark, &plan).await;
     let last = run.stdout.lines().last();

@@ -5,7 +5,7 @@ use nix::libc;
 use runlane::exec::ExitStatus;
 use runlane::task::{Sandbox, Seccomp};
 
-use super::{PYTHON, is_root, plain_users_spawner, program, python, refused, run};
+use super::{PYTHON, is_root, plain_users_spawner, program, python, refused, run, skipped};
 
 /// Prints the error of each call `name:number:arguments…` of the command line.
 const CALL: &str = r#"
@@ -110,7 +110,7 @@ async fn a_32_bit_call_ends_the_process() {
     let (mark, plan) = program(&filtered(None), PYTHON, &arguments);
     let free = run(&mark, &plan).await;
     if free.exit.status != ExitStatus::Exited(0) {
-        eprintln!("SKIPPED tier 0: the control of 32-bit calls: this kernel has none");
+        skipped(0, "the control of 32-bit calls", "this kernel has none");
         return;
     }
     assert_eq!(free.stdout, "True\n");

@@ -55,11 +55,11 @@ pub(in crate::exec::init) fn keep_through_switch(keep: &BTreeSet<String>) -> Res
     Ok(())
 }
 
-/// Cuts the permitted, effective, inheritable and ambient sets to what is kept.
+/// Cuts the permitted, effective, inheritable and ambient sets to what is kept. Where the bounding set
+/// could not be cut, it is the permitted set that no_new_privs keeps execve from exceeding.
 pub(in crate::exec::init) fn set(keep: &BTreeSet<String>) -> Result<(), StepError> {
     let kept = kept(keep)?;
-    caps::clear(None, CapSet::Ambient).map_err(failed)?;
-    // In this order each is within what the kernel allows for the next.
+    // In this order each is within what the kernel allows for the next; the ambient set shrinks with them.
     for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
         caps::set(None, set, &kept).map_err(failed)?;
     }
