@@ -81,7 +81,8 @@ fn sh(cgroup: &Path, mark: &Mark, script: &str) -> (Child, String) {
     (shell, line.trim_end().to_owned())
 }
 
-/// What a helper does: `join:DIRECTORY`, `directory:DIRECTORY`, `auto`, or that and `again` after it.
+/// What a helper does: `join:DIRECTORY`, `directory:DIRECTORY`, `auto`, or `auto` followed by another
+/// program (`again`) or by the loss of its base (`dropped`).
 const HELPER: &str = "RUNLANE_TEST_CGROUP";
 
 /// This test binary again, as a worker that opens a base and puts a process into a leaf.
@@ -175,6 +176,10 @@ fn helper() {
         let mut again = Command::new("/proc/self/exe");
         again.args(["--exact", "cgroup::helper", "--ignored", "--nocapture"]);
         panic!("{}", again.env(HELPER, "auto").exec());
+    }
+    if what == "dropped" {
+        drop(base);
+        println!("\ndropped it");
     }
     // Until the test ends it.
     std::io::stdin().read_to_end(&mut Vec::new()).expect("the pipe can be read");

@@ -9,7 +9,7 @@ use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
 use runlane::task::{CgroupLimits, CpuMax, Feature};
 
 use super::{Helper, Tree, sh};
-use crate::support::proc::{DEADLINE, Mark};
+use crate::support::proc::{DEADLINE, Mark, is_alive};
 
 const CONTROLLERS: [(&str, Feature); 4] = [
     ("cpu", Feature::CgroupCpu),
@@ -176,6 +176,16 @@ fn a_worker_that_replaces_its_program_takes_its_base_again() {
     assert_eq!(second.ancestors().nth(2), Some(tree.path()), "{}", second.display());
     assert!(!first.parent().expect("a worker's").exists(), "it was nobody's any more");
     assert_eq!(super::children(tree.path()), [second.parent().expect("a worker's")]);
+}
+
+#[test]
+fn a_worker_that_has_dropped_its_base_is_not_taken_for_a_dead_one() {
+    let Some(tree) = Tree::new() else { return };
+    super::base::mark_as_delegated(tree.path());
+    let mut worker = Helper::start_in(tree.path(), &[], "dropped");
+    worker.said("dropped ");
+    open(&tree).close();
+    assert!(is_alive(worker.process.id().cast_signed()));
 }
 
 #[test]
