@@ -57,7 +57,7 @@ pub struct Probe {
     pub features: BTreeMap<String, String>,
 }
 
-/// Tries what this host can do; takes some 50 ms and blocks. `program` is as for
+/// Tries what this host can do; takes 10 to 50 ms and blocks. `program` is as for
 /// [`super::Spawner::of_program`]; cgroups are looked for elsewhere, and what was found is passed on.
 ///
 /// # Errors
@@ -152,7 +152,9 @@ impl Settings {
                 format!("{what}: this kernel, {release}, can't do it: {reason}")
             }
             (_, Errno::EPERM | Errno::EACCES) => {
-                format!("{what}: {reason}; CAP_SYS_ADMIN lacks, or a container's profile denies it")
+                format!(
+                    "{what}: {reason}; CAP_SYS_ADMIN is missing, or a container's profile denies it"
+                )
             }
             _ => format!("{what}: {reason}"),
         }
