@@ -78,7 +78,7 @@ async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
     let started = start.elapsed();
     process.wait().await.expect("it ends");
     let ended = start.elapsed();
-    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     (started, ended)
 }
 

@@ -262,6 +262,15 @@ impl IsolationPolicy {
         }
         let namespaces = &mut sandbox.enclosure.namespaces;
         namespaces.user = namespaces.any() && host.needs_user_namespace;
+        if namespaces.user {
+            if sandbox.identity.is_some() {
+                let why =
+                    "a user namespace, which the other namespaces need here, has one user".into();
+                return Err(vec![Unsupported { feature: Feature::Identity, why }]);
+            }
+            // Its first process has all capabilities in it; the worker has none.
+            sandbox.capabilities = Some(BTreeSet::new());
+        }
         Ok(Resolved { sandbox, missing })
     }
 
