@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
@@ -79,6 +79,18 @@ fn sh(cgroup: &Path, mark: &Mark, script: &str) -> (Child, String) {
     let mut line = String::new();
     output.read_line(&mut line).expect("the pipe can be read");
     (shell, line.trim_end().to_owned())
+}
+
+/// How a child ends, within the deadline: a test of an end must not hang without it.
+fn end_of(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is a child") {
+            return status;
+        }
+        assert!(start.elapsed() < DEADLINE, "{} has not ended", child.id());
+        nix::poll::poll(&mut [], 1_u8).ok();
+    }
 }
 
 /// What a helper does: `join:DIRECTORY`, `directory:DIRECTORY`, `auto`, or `auto` followed by another
