@@ -134,8 +134,9 @@ impl Helper {
     /// The rest of the next line that has the word.
     fn said(&mut self, word: &str) -> String {
         let lines = self.output.by_ref().lines().map_while(Result::ok);
+        let lines = lines.take_while(|line| line != "that is all");
         let mut texts = lines.filter_map(|line| Some(line.split_once(word)?.1.to_owned()));
-        texts.next().unwrap_or_else(|| panic!("the helper ended without {word:?}"))
+        texts.next().unwrap_or_else(|| panic!("the helper has not said {word:?}"))
     }
 
     /// The process in its leaf, and the leaf.
@@ -193,7 +194,8 @@ fn helper() {
         drop(base);
         println!("\ndropped it");
     }
-    // Until the test ends it.
+    // Nothing follows until the test ends it.
+    println!("\nthat is all");
     std::io::stdin().read_to_end(&mut Vec::new()).expect("the pipe can be read");
     child.kill().expect("it runs");
     child.wait().expect("it is a child");
