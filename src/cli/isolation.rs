@@ -112,8 +112,8 @@ pub(super) fn fit(config: &Config) -> Result<Fitted, Failure> {
 fn refusal(refused: &[(&str, Vec<Unsupported>)]) -> Failure {
     let mut text = "this host can't isolate tasks as configured".to_owned();
     for (runner, unsupported) in refused {
-        for feature in unsupported {
-            text.push_str(&format!("\n  runner {runner}: {feature}"));
+        for sentence in Unsupported::sentences(unsupported) {
+            text.push_str(&format!("\n  runner {runner}: {sentence}"));
         }
     }
     text.push_str(

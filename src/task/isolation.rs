@@ -171,8 +171,7 @@ pub struct Resolved {
 }
 
 /// A required feature that the host lacks.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{feature} is required and this host lacks it: {why}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
     /// The feature.
     pub feature: Feature,
@@ -181,10 +180,22 @@ pub struct Unsupported {
 }
 
 impl Unsupported {
-    /// Whether it says already why a part of its feature is missing.
-    fn covers(&self, part: Feature, why: &str) -> bool {
-        let part = part.as_str().strip_prefix(self.feature.as_str());
-        self.why == why && part.is_some_and(|rest| rest.starts_with('.'))
+    /// A sentence for each reason, with all the features that are missing for it.
+    pub fn sentences(refused: &[Self]) -> Vec<String> {
+        let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+        for Self { feature, why } in refused {
+            match by_reason.iter_mut().find(|(reason, _)| reason == why) {
+                Some((_, features)) => features.push(feature.as_str()),
+                None => by_reason.push((why, vec![feature.as_str()])),
+            }
+        }
+        let sentence = |(why, features): (&str, Vec<&str>)| match features.as_slice() {
+            [one] => format!("{one} is required and this host lacks it: {why}"),
+            several => {
+                format!("{} are required and this host lacks them: {why}", several.join(" and "))
+            }
+        };
+        by_reason.into_iter().map(sentence).collect()
     }
 }
 
@@ -258,7 +269,7 @@ impl IsolationPolicy {
             if self.best_effort.contains(&feature) {
                 leave_out(&mut sandbox, feature);
                 missing.insert(feature, why);
-            } else if !refused.iter().any(|refusal: &Unsupported| refusal.covers(feature, &why)) {
+            } else {
                 refused.push(Unsupported { feature, why });
             }
         }

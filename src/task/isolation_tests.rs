@@ -29,7 +29,24 @@ fn a_required_feature_that_is_missing_is_refused_and_a_best_effort_one_is_report
     policy.best_effort.clear();
     let refused = policy.resolve(&without).expect_err("nothing is best effort any more");
     let refused: Vec<_> = refused.iter().map(|refusal| refusal.feature).collect();
-    assert_eq!(refused, [Feature::Cgroup, Feature::Landlock], "a part isn't told once more");
+    assert_eq!(refused, [Feature::Cgroup, Feature::Landlock, Feature::LandlockScope]);
+}
+
+#[test]
+fn a_reason_is_told_once_for_all_that_it_keeps_from_being_there() {
+    let refused = |feature, why: &str| Unsupported { feature, why: why.to_owned() };
+    let refused = [
+        refused(Feature::Cgroup, "no tree"),
+        refused(Feature::CgroupMemory, "no tree"),
+        refused(Feature::Seccomp, "not built in"),
+    ];
+    assert_eq!(
+        Unsupported::sentences(&refused),
+        [
+            "cgroup and cgroup.memory are required and this host lacks them: no tree",
+            "seccomp is required and this host lacks it: not built in",
+        ]
+    );
 }
 
 #[test]

@@ -169,7 +169,7 @@ pub enum PlanError {
         kind: Kind,
     },
     /// The task asks for isolation that this host can't give.
-    #[error("isolation: {}", listed(.missing))]
+    #[error("isolation: {}", Unsupported::sentences(.missing).join("; "))]
     Isolation {
         /// Each missing feature; at least one.
         missing: Vec<Unsupported>,
@@ -186,10 +186,6 @@ impl PlanError {
             }
         }
     }
-}
-
-fn listed(missing: &[Unsupported]) -> String {
-    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Makes the launch plan of one attempt. Of two limits the smaller one counts.
