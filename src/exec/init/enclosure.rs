@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
+use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
 use super::command::failure;
 use super::spawner::errno;
@@ -50,6 +51,31 @@ impl Ids {
             })?;
         }
         Ok(())
+    }
+}
+
+/// What was made for one task outside of its processes.
+pub(super) struct Made {
+    pub(super) scratch: Scratch,
+    pub(super) leaf: Option<Leaf>,
+}
+
+impl Made {
+    pub(super) fn make(enclosure: &Enclosure) -> Result<Self, SetupFailure> {
+        let scratch = Scratch::new(enclosure)?;
+        match enclosure.cgroup.as_deref().map(Leaf::create).transpose() {
+            Ok(leaf) => Ok(Self { scratch, leaf }),
+            Err(error) => {
+                scratch.remove().ok();
+                Err(refused("cgroup", &error))
+            }
+        }
+    }
+
+    /// Removes it. What can't be removed is left to the next worker's start.
+    pub(super) fn remove(self) {
+        self.leaf.map(Leaf::remove).transpose().ok();
+        self.scratch.remove().ok();
     }
 }
 

@@ -13,6 +13,7 @@
 //! In a process id namespace it is process 1: whatever is orphaned comes here, one signal reaches
 //! everything at once, and its own end takes the rest with it.
 
+use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -30,7 +31,7 @@ use nix::unistd::{getpid, setsid};
 use super::super::cgroup::Leaf;
 use super::super::link::{Preparation, Report, Setup, SetupFailure, read_frame};
 use super::super::process::{Exit, Usage};
-use super::enclosure::{Ids, Scratch, refused};
+use super::enclosure::{Ids, Made, refused};
 use super::leader::{Leader, last_word};
 use super::spawner::tell;
 use super::sweep::{self, Reach, Sweep};
@@ -64,48 +65,31 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         return Ok(());
     };
     let enclosure = &preparation.enclosure;
-    let scratch = match Scratch::new(enclosure) {
-        Ok(scratch) => scratch,
+    let made = match Made::make(enclosure) {
+        Ok(made) => made,
         Err(failure) => return refuse(&control, failure),
-    };
-    let leaf = match enclosure.cgroup.as_deref().map(Leaf::create).transpose() {
-        Ok(leaf) => leaf,
-        Err(error) => {
-            scratch.remove().ok();
-            return refuse(&control, refused("cgroup", &error));
-        }
     };
     let (pipe, leaders_end) = io::pipe()?;
     let leader = Leader {
         control: &control,
         preparation: &preparation,
-        scratch: &scratch,
-        leaf: leaf.as_ref(),
+        scratch: &made.scratch,
+        leaf: made.leaf.as_ref(),
         init: getpid(),
     };
     let leader = match sys::fork(|| leader.run(&leaders_end)) {
         Ok(leader) => leader,
         Err(error) => {
-            // The failed fork is told; what is left over is an empty directory at most.
-            scratch.remove().ok();
-            leaf.map(Leaf::remove).transpose().ok();
+            made.remove();
             return refuse(&control, refused("fork", &error));
         }
     };
     // Its end is to be seen here.
     drop(leaders_end);
-    let everyone = if namespaces.pid { Reach::Namespace } else { Reach::Children };
-    Task {
-        leader,
-        control,
-        signals,
-        worker: Worker::Listening,
-        killed: false,
-        everyone,
-        scratch,
-        leaf,
-    }
-    .run(pipe)
+    let has_mounts = enclosure.namespaces.mount;
+    let reach = if namespaces.pid { Reach::Namespace } else { Reach::Children };
+    let worker = Worker::Listening;
+    Task { leader, control, signals, worker, killed: false, reach, has_mounts, made }.run(pipe)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
@@ -128,9 +112,10 @@ struct Task {
     worker: Worker,
     /// The ladder's SIGKILL was sent to the group.
     killed: bool,
-    everyone: Reach,
-    scratch: Scratch,
-    leaf: Option<Leaf>,
+    reach: Reach,
+    /// The leader has a mount namespace of its own.
+    has_mounts: bool,
+    made: Made,
 }
 
 impl Task {
@@ -138,23 +123,27 @@ impl Task {
         let report = match self.setup(pipe)? {
             Setup::Ready { pid } => {
                 tell(&self.control, &Report::Started { pid, at_us: now_us() });
+                // Held to the end: the last one out of a mount namespace takes it down, which would
+                // delay the leader's end by milliseconds.
+                let mounts = self.has_mounts.then(|| File::open(format!("/proc/{pid}/ns/mnt")));
                 self.until_leader_ends()?;
-                return self.end();
+                let ended = self.end();
+                drop(mounts);
+                return ended;
             }
             Setup::NotEnclosed(failure) => Report::NotEnclosed(failure),
             Setup::Failed(failure) => Report::SetupFailed(failure),
         };
         self.kill_leaf();
         self.sweep(None).all()?;
-        self.leaf.take().map(Leaf::remove).transpose().ok();
         // Before the report: who is told that nothing is left finds nothing.
-        self.scratch.remove().ok();
+        self.made.remove();
         tell(&self.control, &report);
         Ok(())
     }
 
     fn sweep(&self, died_with_leader: Option<i32>) -> Sweep<'_> {
-        Sweep::new(&self.signals, SWEEP_LIMIT, self.everyone, died_with_leader)
+        Sweep::new(&self.signals, SWEEP_LIMIT, self.reach, died_with_leader)
     }
 
     /// Waits until execve, or the leader's end, closes the pipe. What comes on the control socket until
@@ -240,13 +229,18 @@ impl Task {
 
     /// Kills everything in the task's cgroup. What that can't reach the sweep does.
     fn kill_leaf(&self) {
-        self.leaf.as_ref().map(Leaf::kill).transpose().ok();
+        self.made.leaf.as_ref().map(Leaf::kill).transpose().ok();
     }
 
     /// Ends everything that the leader has left behind, and reaps the leader last.
-    fn end(mut self) -> io::Result<()> {
+    fn end(self) -> io::Result<()> {
         sys::kill(-self.leader, libc::SIGKILL);
-        self.kill_leaf();
+        let leaf = self.made.leaf.as_ref();
+        // A dead leader doesn't count. Who is there may fork faster than a sweep kills.
+        let was_empty = leaf.map(|leaf| leaf.wait_empty(Duration::ZERO)).transpose()?;
+        if was_empty == Some(false) {
+            self.kill_leaf();
+        }
         let died_with_leader = self.killed.then_some(self.leader);
         let mut sweep = self.sweep(died_with_leader);
         sweep.all_but(self.leader)?;
@@ -254,18 +248,16 @@ impl Task {
         // The proof, and whoever came between the last look and the leader's reaping.
         let mut survivors = sweep.all()?;
         let leftovers_killed = sweep.killed;
-        let mut cgroup = None;
-        if let Some(leaf) = self.leaf.take() {
-            // Normally it is empty by now: whoever isn't our child was killed with the leaf.
+        if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
+            // Normally nobody is left: whoever isn't our child was killed with the leaf.
             survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT)?);
-            cgroup = Some(leaf.usage());
-            leaf.remove().ok();
         }
+        let cgroup = leaf.map(Leaf::usage);
         let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed, cgroup };
         tell(&self.control, &Report::Ended { exit, survivors });
+        // After the report, because nobody waits for it, and a large directory takes long.
         while self.sweep(None).all()? > 0 {}
-        // After the report: it may take long, and nobody waits for it.
-        self.scratch.remove().ok();
+        self.made.remove();
         Ok(())
     }
 }
