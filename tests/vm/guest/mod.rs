@@ -1,0 +1,140 @@
+//! The suite as it runs in the machine.
+
+mod group;
+pub(crate) mod helper;
+mod platform;
+mod processes;
+mod programs;
+mod tasks;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::proc::pids;
+
+/// How long a case may take.
+const CASE_LIMIT: Duration = Duration::from_secs(25);
+
+/// How long what a case has left may take to go.
+const QUIET_LIMIT: Duration = Duration::from_secs(5);
+
+/// One test.
+pub(crate) struct Case {
+    /// A sentence about behaviour, as the function's name.
+    pub(crate) name: &'static str,
+    /// It needs something that is not there yet.
+    pub(crate) pending: bool,
+    run: fn() -> Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Makes cases of async functions.
+macro_rules! cases {
+    ($($module:ident: $($(#[$pending:ident])? $name:ident),+ $(,)?;)+) => {
+        vec![$($(Case {
+            name: stringify!($name),
+            pending: cases!(@pending $($pending)?),
+            run: || Box::pin($module::$name()),
+        }),+),+]
+    };
+    (@pending) => { false };
+    (@pending pending) => { true };
+}
+
+/// All cases, in the order in which they run.
+pub(crate) fn cases() -> Vec<Case> {
+    cases! {
+        platform:
+            the_kernel_kills_what_passes_memory_max,
+            the_kernel_refuses_forks_past_pids_max,
+            the_kernel_holds_cpu_max;
+        processes:
+            a_setsid_daemon_ends_with_a_cancel,
+            four_hundred_setsid_children_end_with_their_leader,
+            pid_hoppers_end_with_a_cancel,
+            a_fork_bomb_ends_with_a_cancel,
+            a_killed_workers_tasks_end,
+            negative_control_a_process_group_does_not_hold_pid_hoppers;
+    }
+}
+
+/// Runs cases by their numbers, as `3,4`, and says on the console how each went.
+pub(crate) fn run(args: &[String]) -> ExitCode {
+    let nonce = std::env::var("VM_NONCE").unwrap_or_default();
+    let wanted: BTreeSet<usize> =
+        args.iter().flat_map(|list| list.split(',')).filter_map(|number| number.parse().ok()).collect();
+    std::panic::set_hook(Box::new(remember));
+    let (mut passed, mut failed) = (0, 0);
+    for (_, case) in cases().iter().enumerate().filter(|(number, _)| wanted.contains(number)) {
+        let start = Instant::now();
+        let result = attempt(case);
+        let took = start.elapsed().as_millis();
+        match result {
+            Ok(()) => {
+                passed += 1;
+                println!("{nonce} case {} ok ({took} ms)", case.name);
+            }
+            Err(why) => {
+                failed += 1;
+                println!("{nonce} case {} FAILED after {took} ms: {why}", case.name);
+            }
+        }
+    }
+    println!("{nonce} verdict {passed} {failed}");
+    ExitCode::SUCCESS
+}
+
+/// The last panic, in one line.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+fn remember(panic: &std::panic::PanicHookInfo<'_>) {
+    let text = panic.to_string().replace('\n', " | ");
+    if let Ok(mut last) = PANIC.lock() {
+        *last = text;
+    }
+}
+
+/// Runs a case. It has failed, too, if it leaves a process behind.
+fn attempt(case: &Case) -> Result<(), String> {
+    let before = others();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let future = async { tokio::time::timeout(CASE_LIMIT, (case.run)()).await };
+    let result = match catch_unwind(AssertUnwindSafe(|| runtime.block_on(future))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(format!("not done after {CASE_LIMIT:?}")),
+        Err(_) => Err(PANIC.lock().map(|panic| panic.clone()).unwrap_or_default()),
+    };
+    runtime.shutdown_background();
+    let left = left_over(&before);
+    result.and_then(|()| if left.is_empty() { Ok(()) } else { Err(format!("left: {left}")) })
+}
+
+/// Waits until there are no more processes than before. Kills the rest, and returns what it was.
+fn left_over(before: &BTreeSet<i32>) -> String {
+    let start = Instant::now();
+    loop {
+        let left: Vec<_> = others().difference(before).copied().collect();
+        if left.is_empty() {
+            return String::new();
+        }
+        if start.elapsed() > QUIET_LIMIT {
+            let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            let names = left.iter().filter_map(|pid| name(pid).ok());
+            let names = names.map(|name| name.trim().to_owned()).collect::<Vec<_>>().join(" ");
+            left.iter().for_each(|pid| super::proc::kill(*pid));
+            return names;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Every process but the kernel's threads and zombies, which have no command line.
+fn others() -> BTreeSet<i32> {
+    let has_one = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    };
+    pids().into_iter().filter(has_one).collect()
+}
