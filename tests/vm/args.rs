@@ -58,7 +58,8 @@ impl Args {
 
     /// Whether a case is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        let fits = |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
+        let fits =
+            |filter: &String| if self.exact { name == filter } else { name.contains(filter) };
         self.filters.is_empty() || self.filters.iter().any(fits)
     }
 }

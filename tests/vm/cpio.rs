@@ -71,8 +71,7 @@ impl<W: Write> Archive<W> {
         let name_size = u32::try_from(entry.name.len() + 1).map_err(io::Error::other)?;
         let (major, minor) = entry.device;
         // inode, mode, uid, gid, links, time, size, device, device of a device, name's size, checksum
-        let fields =
-            [self.inode, entry.mode, 0, 0, 1, 0, size, 0, 0, major, minor, name_size, 0];
+        let fields = [self.inode, entry.mode, 0, 0, 1, 0, size, 0, 0, major, minor, name_size, 0];
         write!(self.to, "070701")?;
         for field in fields {
             write!(self.to, "{field:08x}")?;

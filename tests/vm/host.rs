@@ -40,7 +40,9 @@ fn with_needs(args: &Args) -> ExitCode {
         }
         Err(missing) => {
             println!("SKIPPED tier 2: missing {missing}");
-            println!("\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+            println!(
+                "\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"
+            );
             return ExitCode::SUCCESS;
         }
     };
@@ -76,7 +78,8 @@ async fn in_a_machine(args: &Args, needs: &Needs) -> std::io::Result<ExitCode> {
         qemu::shell(needs, &image).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let failures = if names.is_empty() { Vec::new() } else { boot(args, needs, &image, &names).await? };
+    let failures =
+        if names.is_empty() { Vec::new() } else { boot(args, needs, &image, &names).await? };
     if !failures.is_empty() {
         println!("\nfailures:");
         failures.iter().for_each(|(name, why)| println!("    {name}: {why}"));
@@ -113,9 +116,8 @@ async fn boot(
 ) -> std::io::Result<Vec<(String, String)>> {
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     // By number, because the kernel's command line is short.
-    let wanted = |(number, case): (usize, Case)| {
-        names.contains(&case.name).then(|| number.to_string())
-    };
+    let wanted =
+        |(number, case): (usize, Case)| names.contains(&case.name).then(|| number.to_string());
     let numbers: Vec<_> = cases().into_iter().enumerate().filter_map(wanted).collect();
     let limit = BOOT_LIMIT + CASE_LIMIT * u32::try_from(names.len()).unwrap_or(u32::MAX);
     let (list, seconds) = (numbers.join(","), limit.as_secs());

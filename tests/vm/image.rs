@@ -51,5 +51,9 @@ fn libraries_of(program: &Path) -> io::Result<Vec<String>> {
     let output = Command::new("ldd").arg(program).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_path = |word: &&str| word.starts_with('/');
-    Ok(text.lines().filter_map(|line| line.split_whitespace().find(is_path)).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(is_path))
+        .map(str::to_owned)
+        .collect())
 }

@@ -20,6 +20,10 @@ for directory in /sys/fs/cgroup /sys/fs/cgroup/runlane; do
     echo +$controller >$directory/cgroup.subtree_control
   done
 done
+# In a group of its own the suite gets its share of the CPU, whatever runs elsewhere.
+mkdir /sys/fs/cgroup/suite
+echo 10000 >/sys/fs/cgroup/suite/cpu.weight
+echo $$ >/sys/fs/cgroup/suite/cgroup.procs
 # Without this the machine would live on if the suite hung, and nobody was there to kill it.
 (sleep ${VM_SECONDS:-300}; echo "$VM_NONCE guest out of time"; poweroff -f) &
 if [ -n "$VM_SHELL" ]; then

@@ -76,7 +76,7 @@ fn qemu(needs: &Needs, image: &Path, variables: &str) -> Command {
     command.args(["-M", "pc", "-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", "1024"]);
     command.args(["-display", "none", "-nodefaults", "-no-reboot"]);
     command.arg("-kernel").arg(&needs.kernel).arg("-initrd").arg(image);
-    let quiet = "console=ttyS0 quiet loglevel=4 panic=-1 rdinit=/init";
+    let quiet = "console=ttyS0 quiet loglevel=1 panic=-1 rdinit=/init";
     command.arg("-append").arg(format!("{quiet} {variables}"));
     command
 }

@@ -1,7 +1,7 @@
 //! Cgroups that cases make by hand.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -39,10 +39,14 @@ impl Group {
         fs::write(self.0.join("cgroup.kill"), "1").expect("it can be killed");
     }
 
-    /// How many processes are in it.
-    pub(super) fn population(&self) -> usize {
-        let ids = fs::read_to_string(self.0.join("cgroup.procs")).expect("it can be read");
-        ids.lines().count()
+    /// How many processes are in it, zombies too.
+    pub(super) fn population(&self) -> u64 {
+        self.number("pids.current", "")
+    }
+
+    /// Whether nothing but zombies is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.number("cgroup.events", "populated ") == 0
     }
 
     /// The number after a word of one of its files.
@@ -64,4 +68,11 @@ impl Drop for Group {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
+
+/// The cgroups in a cgroup.
+pub(super) fn subgroups(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the cgroup can be read");
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.is_dir()).collect()
 }

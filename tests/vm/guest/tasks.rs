@@ -3,17 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runlane::exec::{Ended, Exit, Launched, Process, Spawner, Stop, set_stop, supervise};
+use runlane::exec::{
+    Ended, Exit, Launched, Process, Spawner, Stop, TaskProcess, set_stop, supervise,
+};
 use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
 use runlane::wire::StopReason;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use crate::proc::until;
+
 /// The program under test.
 pub(crate) const RUNLANE: &str = "/bin/runlane";
 
 const TERM: i32 = 15;
+
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) fn spawner() -> Spawner {
     Spawner::of_program(Path::new(RUNLANE))
@@ -29,7 +35,7 @@ pub(crate) fn sh(script: &str) -> LaunchPlan {
         sandbox: Sandbox::default(),
         timeout: None,
         stop_signal: TERM,
-        grace: Duration::from_secs(2),
+        grace: GRACE,
         output: OutputLimits { max_bytes: u64::MAX },
     }
 }
@@ -50,14 +56,19 @@ pub(crate) async fn run(plan: &LaunchPlan) -> Run {
     Run { exit: exit.expect("its end is known"), stdout, stderr }
 }
 
-/// Launches a plan, waits until it says a line, and cancels it.
-pub(crate) async fn cancel_when_it_says(plan: &LaunchPlan, said: &str) -> Ended {
+/// Launches a plan, waits until it says that it is ready and for a condition, and cancels it.
+pub(crate) async fn cancel_when(plan: &LaunchPlan, condition: impl FnMut() -> bool) -> Ended {
     let mut launched = spawner().launch(plan).await.expect("the plan can be launched");
-    assert_eq!(line(&mut launched.stdout).await, said);
+    assert_eq!(line(&mut launched.stdout).await, "ready");
+    until("the task is as it should be", condition).await;
+    cancel(&mut launched.process).await
+}
+
+/// Cancels a task, and waits for its end.
+pub(crate) async fn cancel(process: &mut TaskProcess) -> Ended {
     let (sender, stop) = watch::channel(None);
     set_stop(&sender, Stop::because(StopReason::Canceled));
-    let ended = supervise(&mut launched.process, None, plan.grace, TERM, stop).await;
-    ended.expect("its end is known")
+    supervise(process, None, GRACE, TERM, stop).await.expect("its end is known")
 }
 
 /// Reads a pipe's first line.
