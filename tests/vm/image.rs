@@ -39,10 +39,10 @@ pub(crate) fn build(directory: &Path, busybox: &Path, programs: &[Program]) -> i
     Ok(image)
 }
 
-/// A program without what only debuggers read, which is most of it. Without `strip` all of it.
+/// A program without what only debuggers and stack traces need, which is most of it. Without `strip` all of it.
 fn stripped(program: &Path, directory: &Path) -> io::Result<Vec<u8>> {
     let to = directory.join("stripped");
-    let done = Command::new("strip").arg("--strip-debug").arg("-o").arg(&to).arg(program).output();
+    let done = Command::new("strip").arg("--strip-all").arg("-o").arg(&to).arg(program).output();
     fs::read(if done.is_ok_and(|output| output.status.success()) { &to } else { program })
 }
 

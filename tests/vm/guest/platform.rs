@@ -4,10 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::proc::until;
-
 use super::group::Group;
 use super::programs::{BOMB, BUSY, CHILDREN, EATER};
+use super::tasks::until;
 
 pub(super) async fn the_kernel_kills_what_passes_memory_max() {
     let limits = [("memory.max", "33554432"), ("memory.swap.max", "0")];
@@ -51,7 +50,7 @@ async fn cpu_share(name: &str, limits: &[(&str, &str)]) -> f64 {
 pub(super) async fn cgroup_kill_ends_a_fork_bomb_without_a_limit() {
     let group = Group::new("bomb", &[]);
     let mut leader = group.command(BOMB).spawn().expect("sh can be run");
-    until("the bomb is large", || group.population() > 500).await;
+    until("the bomb is large", || group.population() > 300).await;
     group.kill();
     leader.wait().await.expect("it is our child");
     until("all of it is gone", || group.is_empty()).await;

@@ -9,8 +9,7 @@ use tokio::process::Child;
 use super::group::Group;
 use super::others;
 use super::programs::{BOMB, DAEMON, HOPPERS, SESSIONS};
-use super::tasks::{cancel_when, run, sh};
-use crate::proc::until;
+use super::tasks::{cancel_when, run, sh, until};
 
 pub(super) async fn a_setsid_daemon_ends_with_a_cancel() {
     let before = others().len();

@@ -12,11 +12,11 @@ pub(crate) const BUSY: &str = "timeout 2 sh -c 'while :; do :; done'";
 
 /// A daemon as in the books: its own session, its parent is gone, its output is the task's.
 pub(crate) const DAEMON: &str = "setsid sh -c 'sleep 1000 & exec sleep 1000' & \
-     until [ $(pidof sleep | wc -w) -ge 2 ]; do :; done; echo ready; sleep 1000; :";
+     until [ $(pidof sleep | wc -w) -ge 2 ]; do sleep 0.1; done; echo ready; sleep 1000; :";
 
 /// Four hundred children in sessions of their own.
 pub(crate) const SESSIONS: &str = "i=0; while [ $i -lt 400 ]; do setsid sleep 1000 & i=$((i+1)); done; \
-     until [ $(pidof sleep | wc -w) -ge 400 ]; do :; done";
+     until [ $(pidof sleep | wc -w) -ge 400 ]; do sleep 0.3; done";
 
 /// Twenty processes that fork and exit for ever, each in a session of its own: whoever lists them and
 /// then kills what was listed is late.

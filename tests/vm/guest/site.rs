@@ -11,8 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::tasks::RUNLANE;
-use crate::proc::until;
+use super::tasks::{RUNLANE, until};
 
 /// Who a worker is started as, and where.
 #[derive(Debug, Clone, Copy)]

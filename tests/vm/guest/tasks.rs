@@ -1,7 +1,7 @@
 //! Tasks as the cases launch them: busybox scripts, by way of the real spawner.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runlane::exec::{
     Ended, Exit, Launched, Process, Spawner, Stop, TaskProcess, set_stop, supervise,
@@ -12,12 +12,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use crate::proc::until;
-
 /// The program under test.
 pub(crate) const RUNLANE: &str = "/bin/runlane";
 
 const TERM: i32 = 15;
+
+/// How long a case waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -84,4 +85,13 @@ async fn text(pipe: &mut pipe::Receiver) -> String {
     let mut text = String::new();
     pipe.read_to_string(&mut text).await.expect("the pipe has text");
     text
+}
+
+/// Waits for a condition. The machine is emulated, and may share its host's processors.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 use super::group::{Group, subgroups};
 use super::programs::{DAEMON, EATER};
 use super::site::{Site, Start};
-use crate::proc::until;
+use super::tasks::until;
 
 /// The user of the machine that isn't root.
 const USER: u32 = 1000;
