@@ -1,13 +1,18 @@
-//! What the worker, the spawner and a task-init say to each other.
+//! What the worker, the spawner, a task-init and its leader say to each other.
 //!
 //! | on | from → to | what |
 //! |---|---|---|
-//! | spawner's socket | worker → spawner | one byte, [`VERSION`], with control socket, stdout, stderr |
-//! | control socket | worker → task-init | one frame: the launch plan; then one byte per signal |
+//! | spawner's socket | worker → spawner | two bytes, [`VERSION`] and [`namespace_flags`], with a control socket |
+//! | control socket | worker → task-init | one frame: the enclosure |
+//! | control socket | worker → leader | one frame: the launch plan, with stdout and stderr |
+//! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
+//! | a pipe | leader → task-init | frames: [`Setup`] |
 //!
-//! A frame is its length in four bytes, little endian, and JSON. A request is one byte so that it can't
-//! arrive in part; a signal is one byte, its number, so that task-init needs no buffer for it.
+//! A frame is its length in four bytes, little endian, and JSON. A request is so short that it can't
+//! arrive in part; a signal is one byte, its number, so that task-init needs no buffer for it. The
+//! leader reads the plan itself, before it becomes the task's program: task-init touches the socket
+//! only before and after that.
 
 use std::io::{self, Read};
 
@@ -15,25 +20,54 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::Exit;
+use crate::task::Namespaces;
 
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
 
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// The largest frame that is read; a plan has a few MiB.
-const MAX_FRAME: usize = 64 * 1024 * 1024;
+pub(super) const MAX_FRAME: usize = 64 * 1024 * 1024;
+
+/// Returns the namespaces that a task-init has to be born in, as a byte; its leader makes the others.
+pub(super) fn namespace_flags(namespaces: Namespaces) -> u8 {
+    u8::from(namespaces.user) | u8::from(namespaces.pid) << 1
+}
+
+/// The namespaces in a byte of [`namespace_flags`].
+pub(super) fn namespaces_of(flags: u8) -> Namespaces {
+    Namespaces { user: flags & 1 != 0, pid: flags & 2 != 0, ..Namespaces::default() }
+}
 
 /// What a task-init tells its worker.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// The enclosure could not be made; no plan was looked at.
+    NotEnclosed(SetupFailure),
     /// The leader executes the program.
-    Started { pid: i32 },
+    Started {
+        /// Its process id, as the worker's namespace has it.
+        pid: i32,
+        /// When, in microseconds since 1970.
+        at_us: i64,
+    },
     /// The leader could not be set up; nothing of the task is left.
     SetupFailed(SetupFailure),
     /// The leader has ended, and so many of its descendants could not be killed (normally none).
     Ended { exit: Exit, survivors: u32 },
+}
+
+/// What the leader tells its task-init before it becomes the task's program.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Setup {
+    /// The enclosure could not be made.
+    NotEnclosed(SetupFailure),
+    /// All steps are done and execve follows, in this process.
+    Ready { pid: i32 },
+    /// A step failed; also execve, after `Ready`.
+    Failed(SetupFailure),
 }
 
 /// A step of the child's setup that failed.
@@ -107,22 +141,22 @@ mod tests {
 
     #[test]
     fn a_frame_that_arrives_byte_by_byte_is_taken_once_and_whole() {
-        let report = Report::Started { pid: 17 };
+        let report = Report::Started { pid: 17, at_us: 1 };
         let mut bytes = encode(&report).expect("a report is JSON");
-        bytes.extend(encode(&Report::Started { pid: 18 }).expect("a report is JSON"));
+        bytes.extend(encode(&Report::Started { pid: 18, at_us: 2 }).expect("a report is JSON"));
         let mut buffer = Vec::new();
         let mut taken = Vec::new();
         for byte in bytes {
             buffer.push(byte);
             taken.extend(take_frame::<Report>(&mut buffer).expect("the bytes are frames"));
         }
-        assert_eq!(taken, [report, Report::Started { pid: 18 }]);
+        assert_eq!(taken, [report, Report::Started { pid: 18, at_us: 2 }]);
         assert!(buffer.is_empty());
     }
 
     #[test]
     fn a_frame_cut_by_the_end_of_the_stream_is_no_frame() {
-        let bytes = encode(&Report::Started { pid: 17 }).expect("a report is JSON");
+        let bytes = encode(&Report::Started { pid: 17, at_us: 1 }).expect("a report is JSON");
         for cut in 0..bytes.len() {
             let read = read_frame::<Report>(&bytes[..cut]).expect("an early end is no error");
             assert_eq!(read, None, "cut at {cut}");

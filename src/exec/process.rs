@@ -1,15 +1,16 @@
 //! A running task: waiting for its end and signalling it.
 
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::link::{Report, encode, take_frame};
+use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
 
 /// A process that can be waited for and signalled. The one seam between the supervisor's timing, which
@@ -100,15 +101,34 @@ pub enum ProcessError {
 pub struct TaskProcess {
     control: UnixStream,
     received: Vec<u8>,
+    /// The user id that is this task's alone, if it has one.
+    uid: Option<UidLease>,
 }
 
 impl TaskProcess {
     pub(super) fn new(control: UnixStream) -> Self {
-        Self { control, received: Vec::new() }
+        Self { control, received: Vec::new(), uid: None }
     }
 
-    pub(super) async fn send_plan(&mut self, plan: &LaunchPlan) -> io::Result<()> {
-        self.control.write_all(&encode(plan)?).await
+    pub(super) fn hold(&mut self, uid: UidLease) {
+        self.uid = Some(uid);
+    }
+
+    pub(super) async fn send(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.control.write_all(&encode(value)?).await
+    }
+
+    /// Hands the plan over, with the writing ends of its output. Not cancel safe: only a dropped
+    /// socket undoes a part of it.
+    pub(super) async fn send_plan(
+        &mut self,
+        plan: &LaunchPlan,
+        output: [BorrowedFd<'_>; 2],
+    ) -> io::Result<()> {
+        let frame = encode(plan)?;
+        let descriptors = output.map(|descriptor| descriptor.as_raw_fd());
+        let sent = send_with(&self.control, &frame, &descriptors).await?;
+        self.control.write_all(&frame[sent..]).await
     }
 
     /// Cancel safe: what was read of an unfinished report stays in `self`.
@@ -129,12 +149,30 @@ impl TaskProcess {
     }
 }
 
+/// Sends bytes, or as many as there is room for, with descriptors. Cancel safe: all or nothing.
+pub(super) async fn send_with(
+    socket: &UnixStream,
+    bytes: &[u8],
+    descriptors: &[RawFd],
+) -> io::Result<usize> {
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let bytes = [IoSlice::new(bytes)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let once = || Ok(sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, flags, None)?);
+    socket.async_io(Interest::WRITABLE, once).await
+}
+
 impl Process for TaskProcess {
     async fn wait(&mut self) -> Result<Exit, ProcessError> {
         match self.report().await? {
-            Report::Ended { exit, survivors: 0 } => Ok(exit),
+            Report::Ended { exit, survivors: 0 } => {
+                if let Some(uid) = &mut self.uid {
+                    uid.task_is_gone();
+                }
+                Ok(exit)
+            }
             Report::Ended { survivors, .. } => Err(ProcessError::Survivors { survivors }),
-            report @ (Report::Started { .. } | Report::SetupFailed(_)) => {
+            report @ (Report::NotEnclosed(_) | Report::Started { .. } | Report::SetupFailed(_)) => {
                 let message = format!("unexpected report {report:?}");
                 Err(ProcessError::Control(io::Error::new(io::ErrorKind::InvalidData, message)))
             }

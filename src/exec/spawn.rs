@@ -1,28 +1,39 @@
 //! From a launch plan to a running process, by way of the spawner.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use super::link::{ENTRY_ARGUMENT, Report, SetupFailure, VERSION};
-use super::process::{ProcessError, TaskProcess};
-use crate::task::LaunchPlan;
+use super::link::{ENTRY_ARGUMENT, Report, SetupFailure, VERSION, namespace_flags};
+use super::process::{ProcessError, TaskProcess, send_with};
+use super::uid_pool::{UidLease, UidPools};
+use crate::task::{Enclosure, Identity, LaunchPlan, UserIds};
+
+/// Spares that wait for the next tasks of an enclosure. Each is two small processes.
+const SPARES: usize = 2;
+
+/// Enclosures that spares are kept for. A worker has few; a program that launches plans of ever new
+/// ones must not collect processes.
+const ENCLOSURES: usize = 8;
 
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
 ///
-/// Running tasks don't depend on it: each has a socket of its own, and ends with its [`TaskProcess`].
+/// After the first launch in an enclosure, *spares* wait for the next ones: a task-init and a leader
+/// that are forked, and in their cgroup and namespaces, already.
+///
+/// Running tasks don't depend on the spawner: each has a socket of its own, and ends with its
+/// [`TaskProcess`].
 #[derive(Debug, Clone)]
 pub struct Spawner {
     shared: Arc<Shared>,
@@ -31,8 +42,13 @@ pub struct Spawner {
 #[derive(Debug)]
 struct Shared {
     program: PathBuf,
+    /// How many spares an enclosure has.
+    spares: usize,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
+    /// Never held over an await.
+    waiting: Mutex<BTreeMap<Enclosure, Vec<TaskProcess>>>,
+    uids: UidPools,
 }
 
 #[derive(Debug)]
@@ -147,7 +163,41 @@ impl Spawner {
     /// [`super::init::maybe_run`].
     pub fn of_program(program: &Path) -> Self {
         let program = program.to_owned();
-        Self { shared: Arc::new(Shared { program, running: Mutex::new(None) }) }
+        Self { shared: Arc::new(Shared::new(program)) }
+    }
+
+    /// Sets how many spares wait for the next tasks of each enclosure; 0 forks for each task.
+    #[must_use]
+    pub fn with_spares(self, spares: usize) -> Self {
+        let program = self.shared.program.clone();
+        Self { shared: Arc::new(Shared { spares, ..Shared::new(program) }) }
+    }
+
+    /// Makes the spares of an enclosure, so that its first task finds one. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
+    /// launch.
+    pub async fn prepare(&self, enclosure: &Enclosure) -> Result<(), LaunchError> {
+        let wanted = {
+            let mut waiting = self.waiting();
+            let room = waiting.len() < ENCLOSURES || waiting.contains_key(enclosure);
+            if !room {
+                return Ok(());
+            }
+            let there = waiting.entry(enclosure.clone()).or_default().len();
+            self.shared.spares.saturating_sub(there)
+        };
+        for _ in 0..wanted {
+            let process = self.enclose(enclosure).await?;
+            let mut waiting = self.waiting();
+            let spares = waiting.entry(enclosure.clone()).or_default();
+            // Another launch may have been faster.
+            if spares.len() < self.shared.spares {
+                spares.push(process);
+            }
+        }
+        Ok(())
     }
 
     /// Launches a task, and returns when its program is executed. Needs a tokio runtime.
@@ -158,34 +208,88 @@ impl Spawner {
     /// # Errors
     /// With the step that failed; see [`LaunchError::is_permanent`].
     pub async fn launch(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
-        let (ours, theirs) = ends().map_err(LaunchError::Pipes)?;
-        self.hand_over(&theirs).await?;
-        drop(theirs);
-        let mut process = ours.process;
-        // If it fails, the other end has closed and the report, or its absence, says why.
-        let sent = process.send_plan(plan).await;
-        match process.report().await.map_err(LaunchError::Interrupted)? {
-            Report::Started { pid } => {
-                let started_at = Timestamp::now();
-                Ok(Launched { pid, started_at, stdout: ours.stdout, stderr: ours.stderr, process })
-            }
-            Report::SetupFailed(failure) => Err(failure.into()),
-            Report::Ended { .. } => {
-                let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
-                Err(LaunchError::Interrupted(ProcessError::Control(error)))
-            }
+        let Some((mut lease, plan)) = self.with_own_uid(plan)? else {
+            return self.launch_as_is(plan).await;
+        };
+        let mut launched = self.launch_as_is(&plan).await;
+        match &mut launched {
+            Ok(launched) => launched.process.hold(lease),
+            Err(LaunchError::Setup { .. }) => lease.task_is_gone(),
+            Err(_) => {}
         }
+        launched
     }
 
-    /// Hands the other ends to the spawner; once more to a new one if the first has died.
-    async fn hand_over(&self, theirs: &Theirs) -> Result<(), LaunchError> {
+    /// Takes a user id for a task that is to have one of its own. None: it isn't.
+    fn with_own_uid(
+        &self,
+        plan: &LaunchPlan,
+    ) -> Result<Option<(UidLease, LaunchPlan)>, LaunchError> {
+        let Some(Identity { user: ids @ UserIds::Pool { count, .. }, .. }) = plan.sandbox.identity
+        else {
+            return Ok(None);
+        };
+        let Some(lease) = self.shared.uids.take(ids) else {
+            let message = format!("all {count} user ids of the pool are in use");
+            return Err(LaunchError::Setup {
+                step: "identity".to_owned(),
+                errno: Errno::EAGAIN as i32,
+                message,
+            });
+        };
+        let mut plan = plan.clone();
+        if let Some(identity) = &mut plan.sandbox.identity {
+            identity.user = UserIds::One(lease.uid());
+        }
+        Ok(Some((lease, plan)))
+    }
+
+    async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
+        let enclosure = &plan.sandbox.enclosure;
+        let spare = self.waiting().get_mut(enclosure).and_then(Vec::pop);
+        let launched = match spare {
+            // A spare may have failed or died while it waited. No plan was looked at then.
+            Some(spare) => match start(spare, plan).await {
+                Err(Failure::NotEnclosed(_)) => start(self.enclose(enclosure).await?, plan).await,
+                other => other,
+            },
+            None => start(self.enclose(enclosure).await?, plan).await,
+        };
+        if self.shared.spares > 0 && launched.is_ok() {
+            // Only the next launch would suffer, and it says why.
+            self.prepare(enclosure).await.ok();
+        }
+        launched.map_err(|failure| match failure {
+            Failure::NotEnclosed(error) | Failure::Launch(error) => error,
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Enclosure, Vec<TaskProcess>>> {
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a task-init and a leader made in an enclosure, without waiting for them.
+    async fn enclose(&self, enclosure: &Enclosure) -> Result<TaskProcess, LaunchError> {
+        let (ours, theirs) = control().map_err(LaunchError::Pipes)?;
+        self.hand_over(namespace_flags(enclosure.namespaces), &theirs).await?;
+        drop(theirs);
+        let mut process = TaskProcess::new(ours);
+        // If it fails, the other end has closed, and whoever reads the first report learns why.
+        process.send(enclosure).await.ok();
+        Ok(process)
+    }
+
+    /// Hands the other end to the spawner; once more to a new one if the first has died.
+    async fn hand_over(&self, flags: u8, theirs: &OwnedFd) -> Result<(), LaunchError> {
         let fail = |source| LaunchError::Spawner { program: self.shared.program.clone(), source };
+        // So short that it is sent whole.
+        let request = [VERSION, flags];
         let socket = self.socket(None).map_err(fail)?;
-        if send(&socket, theirs).await.is_ok() {
+        if send_with(&socket, &request, &[theirs.as_raw_fd()]).await.is_ok() {
             return Ok(());
         }
         let socket = self.socket(Some(&socket)).map_err(fail)?;
-        send(&socket, theirs).await.map_err(fail)
+        send_with(&socket, &request, &[theirs.as_raw_fd()]).await.map(drop).map_err(fail)
     }
 
     /// The socket of the running spawner, or of a new one if there is none but the dead one.
@@ -200,6 +304,13 @@ impl Spawner {
         let socket = Arc::clone(&new.socket);
         *running = Some(new);
         Ok(socket)
+    }
+}
+
+impl Shared {
+    fn new(program: PathBuf) -> Self {
+        let (running, waiting) = (Mutex::default(), Mutex::default());
+        Self { program, spares: SPARES, running, waiting, uids: UidPools::default() }
     }
 }
 
@@ -224,44 +335,48 @@ impl Running {
     }
 }
 
-/// What the worker keeps of a new task's descriptors.
-struct Ours {
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-    process: TaskProcess,
+/// Why a plan was not launched by a task-init.
+enum Failure {
+    /// It never looked at the plan: a new task-init may do it.
+    NotEnclosed(LaunchError),
+    Launch(LaunchError),
 }
 
-/// What its task-init gets.
-struct Theirs {
-    control: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
-fn ends() -> io::Result<(Ours, Theirs)> {
-    let (control, theirs) = StdUnixStream::pair()?;
-    control.set_nonblocking(true)?;
-    let (stdout, their_stdout) = io::pipe()?;
-    let (stderr, their_stderr) = io::pipe()?;
-    let ours = Ours {
-        stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
-        stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
-        process: TaskProcess::new(UnixStream::from_std(control)?),
+/// Gives a task-init its plan, and waits until the program is executed.
+async fn start(mut process: TaskProcess, plan: &LaunchPlan) -> Result<Launched, Failure> {
+    let pipes = || -> io::Result<_> {
+        let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
+        let stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
+        let stderr = pipe::Receiver::from_owned_fd(stderr.into())?;
+        Ok((stdout, stderr, [their_stdout, their_stderr]))
     };
-    let theirs =
-        Theirs { control: theirs.into(), stdout: their_stdout.into(), stderr: their_stderr.into() };
-    Ok((ours, theirs))
+    let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
+    let (stdout, stderr, theirs) = pipes?;
+    // If it fails, the other end has closed and the report, or its absence, says why.
+    let sent = process.send_plan(plan, [theirs[0].as_fd(), theirs[1].as_fd()]).await;
+    drop(theirs);
+    match process.report().await {
+        Ok(Report::Started { pid, at_us }) => {
+            let started_at =
+                Timestamp::from_microsecond(at_us).unwrap_or_else(|_| Timestamp::now());
+            Ok(Launched { pid, started_at, stdout, stderr, process })
+        }
+        Ok(Report::NotEnclosed(failure)) => Err(Failure::NotEnclosed(failure.into())),
+        Ok(Report::SetupFailed(failure)) => Err(Failure::Launch(failure.into())),
+        Ok(Report::Ended { .. }) => {
+            let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
+            Err(Failure::Launch(LaunchError::Interrupted(ProcessError::Control(error))))
+        }
+        Err(error) if sent.is_err() => Err(Failure::NotEnclosed(LaunchError::Interrupted(error))),
+        Err(error) => Err(Failure::Launch(LaunchError::Interrupted(error))),
+    }
 }
 
-/// Sends a request. Cancel safe: it is one byte, sent or not.
-async fn send(socket: &UnixStream, theirs: &Theirs) -> io::Result<()> {
-    let descriptors = [&theirs.control, &theirs.stdout, &theirs.stderr].map(AsRawFd::as_raw_fd);
-    let rights = [ControlMessage::ScmRights(&descriptors)];
-    let request = [IoSlice::new(&[VERSION])];
-    let once =
-        || sendmsg::<()>(socket.as_raw_fd(), &request, &rights, MsgFlags::MSG_NOSIGNAL, None);
-    socket.async_io(Interest::WRITABLE, || Ok(once()?)).await?;
-    Ok(())
+/// A control socket and its other end.
+fn control() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs.into()))
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ pub struct LaunchPlan {
     pub program: Program,
     /// The whole environment: nothing is inherited from the worker.
     pub env: Vec<(String, String)>,
-    /// Working directory, absolute.
-    pub cwd: PathBuf,
+    /// Working directory, absolute. None: the task's private work directory, or [`DEFAULT_CWD`].
+    pub cwd: Option<PathBuf>,
     /// What the processes may use and reach.
     pub sandbox: Sandbox,
     /// Run time limit. None: no limit.
@@ -186,7 +186,7 @@ pub fn plan(
     Ok(LaunchPlan {
         program: program(&process.mode, &runner.interpreters),
         env: environment(process, runner, identity),
-        cwd: cwd.cloned().unwrap_or_else(|| DEFAULT_CWD.into()),
+        cwd: cwd.cloned(),
         sandbox: runner.isolation.sandbox.clone(),
         timeout: task.timeout.into_iter().chain(runner.max_timeout).min(),
         stop_signal: runner.stop_signal,

@@ -53,7 +53,7 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 #[test]
 fn without_wishes_a_task_gets_the_runners_settings() {
     let plan = made(&command(&json!({})), &runner());
-    assert_eq!(plan.cwd, PathBuf::from("/"));
+    assert_eq!(plan.cwd, None);
     assert_eq!((plan.timeout, plan.grace), (None, Duration::from_secs(5)));
     assert_eq!((plan.stop_signal, plan.output.max_bytes), (15, 100));
     let env = vars(&[
@@ -112,8 +112,8 @@ fn the_runners_value_beats_the_tasks_which_beats_an_inherited_one() {
     ] {
         assert_eq!(env[name], value, "{name}");
     }
-    assert_eq!((plan.cwd, plan.grace), (PathBuf::from("/task"), Duration::ZERO));
-    assert_eq!(made(&command(&json!({})), &runner).cwd, PathBuf::from("/runner"));
+    assert_eq!((plan.cwd, plan.grace), (Some(PathBuf::from("/task")), Duration::ZERO));
+    assert_eq!(made(&command(&json!({})), &runner).cwd, Some(PathBuf::from("/runner")));
 }
 
 #[test]

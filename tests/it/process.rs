@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::support::proc::{DEADLINE, MARK, Mark};
 
 mod containment;
+mod enclosure;
 mod ladder;
 mod launch;
 mod lifetime;
@@ -30,7 +31,7 @@ fn plan(mark: &Mark, program: Program) -> LaunchPlan {
     LaunchPlan {
         program,
         env: vec![("PATH".to_owned(), path), (MARK.to_owned(), mark.0.clone())],
-        cwd: PathBuf::from("/"),
+        cwd: Some(PathBuf::from("/")),
         sandbox: Sandbox::default(),
         timeout: None,
         stop_signal: TERM,

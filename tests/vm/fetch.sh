@@ -58,8 +58,12 @@ fetch_kernel() {
 }
 
 # Debian's, then Ubuntu's.
-fetch_kernel vmlinuz linux-image-cloud-amd64 || fetch_kernel vmlinuz linux-image-virtual ||
-  { echo 'No kernel package is known to apt; try apt-get update.'; exit 1; }
+fetch_host_kernel() {
+  fetch_kernel vmlinuz linux-image-cloud-amd64 || fetch_kernel vmlinuz linux-image-virtual
+}
+# What apt knows of its mirrors may be old, or nothing.
+fetch_host_kernel || { apt-get update -qq && fetch_host_kernel; } ||
+  { echo 'No kernel package can be had from apt.'; exit 1; }
 
 for wish in "$@"; do
   case $wish in

@@ -1,106 +1,66 @@
-//! What the leader's process does between fork and execve: named steps in a fixed order.
-//!
-//! The first failing step's name and error go to task-init through a pipe that execve closes. Just
-//! before execve the child writes [`READY`], so that the end of the pipe without it means: killed
-//! during its setup.
+//! What the leader's process does between a plan and execve: named steps in a fixed order.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid, setsid};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid};
 
+use super::super::link::SetupFailure;
 use super::command::Command;
+use super::enclosure::Scratch;
+use super::spawner::errno;
 use super::sys;
-
-/// Stands in the pipe in a step's place: all of them are done, execve follows.
-const READY: u8 = u8::MAX;
-
-/// Bytes of a record in the pipe: a step, or [`READY`], and an error number.
-const RECORD: usize = 5;
+use crate::task::Sandbox;
 
 /// A step of the setup.
 type Step = fn(&Child<'_>) -> io::Result<()>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
-/// away. Steps of the plan's `Sandbox` go where the comments say.
-const STEPS: [(&str, Step); 9] = [
-    ("setsid", |_| Ok(setsid().map(drop)?)),
-    // cgroup, namespaces and mounts
+/// away. The session, the cgroup, namespaces and mounts came before: see [`super::leader`].
+const STEPS: [(&str, Step); 7] = [
     ("oom_score_adj", |_| reset_oom_score()),
     ("umask", |_| set_umask()),
     // rlimits, bounding set, keepcaps, identity, capabilities, no_new_privs, landlock
+    // A change of the user has cleared it.
     ("parent_death", |child| die_with(child.init)),
     ("signals", |_| sys::reset_signals()),
     ("chdir", |child| Ok(chdir(&child.command.cwd)?)),
     ("stdio", |child| stdio(child)),
     ("descriptors", |_| sys::close_on_exec()),
     // seccomp
-    (EXEC, |child| Err(exec(child).into())),
 ];
 
-/// The last step's name.
+/// What execve's failure is called.
 pub(super) const EXEC: &str = "exec";
 
 /// What the steps need.
 pub(super) struct Child<'a> {
     pub(super) command: &'a Command,
+    #[allow(dead_code)] // the steps that read it follow
+    pub(super) sandbox: &'a Sandbox,
+    #[allow(dead_code)] // as above
+    pub(super) scratch: &'a Scratch,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
     pub(super) init: Pid,
 }
 
 impl Child<'_> {
-    /// Runs the steps. Returns, with an exit code that nobody looks at, only if one failed.
-    pub(super) fn run(&self, mut pipe: impl Write) -> i32 {
-        for (index, (name, step)) in (0..).zip(STEPS) {
-            if name == EXEC {
-                // If task-init can't read it, it is dead, and `parent_death` ends this process.
-                pipe.write_all(&record(READY, 0)).ok();
-            }
+    /// Runs the steps, says that it is ready, and executes the program. Returns only what failed.
+    pub(super) fn run(&self, ready: impl FnOnce()) -> SetupFailure {
+        for (name, step) in STEPS {
             if let Err(error) = step(self) {
-                // As above.
-                pipe.write_all(&record(index, error.raw_os_error().unwrap_or(0))).ok();
-                return 1;
+                return self.command.failure(name, errno(&error));
             }
         }
-        1
+        ready();
+        self.command.failure(EXEC, exec(self))
     }
-}
-
-/// What the pipe said when execve or the child's end had closed it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Setup {
-    /// The program runs.
-    Done,
-    /// This step failed.
-    Failed(&'static str, Errno),
-    /// The child was killed before it could say anything.
-    Died,
-}
-
-impl Setup {
-    pub(super) fn parse(bytes: &[u8]) -> Self {
-        match bytes.rchunks_exact(RECORD).next() {
-            None => Self::Died,
-            Some([READY, ..]) => Self::Done,
-            Some([step, errno @ ..]) => {
-                let name = STEPS.get(usize::from(*step)).map_or("setup", |(name, _)| name);
-                let errno = errno.try_into().map_or(0, i32::from_le_bytes);
-                Self::Failed(name, Errno::from_raw(errno))
-            }
-            Some([]) => Self::Died,
-        }
-    }
-}
-
-fn record(step: u8, errno: i32) -> [u8; RECORD] {
-    let [a, b, c, d] = errno.to_le_bytes();
-    [step, a, b, c, d]
 }
 
 /// Best effort: a worker that the kernel should spare (a negative value) must not pass that on, and
@@ -118,7 +78,7 @@ fn set_umask() -> io::Result<()> {
 }
 
 /// Ends this process with task-init, even if that was killed before the request for it.
-fn die_with(init: Pid) -> io::Result<()> {
+pub(super) fn die_with(init: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() == init { Ok(()) } else { Err(Errno::ESRCH.into()) }
 }
@@ -146,23 +106,4 @@ fn exec(child: &Child<'_>) -> Errno {
         }
     }
     worst
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pipe_tells_a_done_setup_from_a_failed_one_and_from_a_death() {
-        let ready = record(READY, 0);
-        let exec_failed = record(8, Errno::ENOENT as i32);
-        assert_eq!(Setup::parse(&[]), Setup::Died);
-        assert_eq!(Setup::parse(&ready), Setup::Done);
-        assert_eq!(
-            Setup::parse(&[ready, exec_failed].concat()),
-            Setup::Failed(EXEC, Errno::ENOENT)
-        );
-        let chdir_failed = record(5, Errno::EACCES as i32);
-        assert_eq!(Setup::parse(&chdir_failed), Setup::Failed("chdir", Errno::EACCES));
-    }
 }

@@ -1,21 +1,22 @@
 //! From a plan to what execve takes; the script's file; and what to say when a step failed.
 //!
-//! A script goes into a file of mode 0600 in a directory of mode 0700, which is removed after the
-//! task's end. Not a memfd: it would have to stay open in every process of the task, node resolves
+//! A script goes into a file of mode 0600 in the task's [`Scratch`] directory, of mode 0700, which is
+//! removed after the task's end. Not a memfd: it would have to stay open in every process of the task, node resolves
 //! its main file's real path, which a memfd has not, and Python puts the script's directory first in
 //! its module path, which would be /proc/self/fd.
 
 use std::ffi::CString;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use tempfile::TempDir;
 
 use super::super::link::SetupFailure;
 use super::child::EXEC;
+use super::enclosure::Scratch;
+use crate::task::plan::DEFAULT_CWD;
 use crate::task::{LaunchPlan, Program};
 
 /// Where a program is looked for when the plan's environment has no PATH; execvp(3)'s default.
@@ -33,25 +34,23 @@ pub(super) struct Command {
     pub(super) cwd: PathBuf,
     program: String,
     path: String,
-    /// Removed with its content when dropped.
-    _script: Option<TempDir>,
 }
 
 impl Command {
-    pub(super) fn new(plan: LaunchPlan) -> Result<Self, SetupFailure> {
-        let (argv, script) = argv(plan.program)?;
+    pub(super) fn new(plan: LaunchPlan, scratch: &Scratch) -> Result<Self, SetupFailure> {
+        let argv = argv(plan.program, scratch)?;
         let program = argv.first().cloned().unwrap_or_default();
         let path = plan.env.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
-        let env = plan.env.into_iter().map(|(name, value)| format!("{name}={value}"));
+        let work_dir = scratch.work_dir();
+        let env = environment(plan.env, work_dir.as_deref());
         Ok(Self {
             candidates: strings(candidates(&program, &path))?,
             args: strings(argv)?,
             env: strings(env)?,
-            cwd: plan.cwd,
+            cwd: plan.cwd.or(work_dir).unwrap_or_else(|| DEFAULT_CWD.into()),
             program,
             path,
-            _script: script,
         })
     }
 
@@ -99,15 +98,25 @@ fn reason(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
 
-fn argv(program: Program) -> Result<(Vec<String>, Option<TempDir>), SetupFailure> {
+/// The plan's variables, and for a task with a work directory its home, if the plan names no other.
+fn environment(mut env: Vec<(String, String)>, work_dir: Option<&Path>) -> Vec<String> {
+    if let Some(work_dir) = work_dir
+        && !env.iter().any(|(name, _)| name == "HOME")
+    {
+        env.push(("HOME".to_owned(), work_dir.to_string_lossy().into_owned()));
+    }
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn argv(program: Program, scratch: &Scratch) -> Result<Vec<String>, SetupFailure> {
     match program {
-        Program::Command { command, args } => Ok((prepend([command], args), None)),
+        Program::Command { command, args } => Ok(prepend([command], args)),
         Program::ScriptArgument { command, flag, body, args } => {
-            Ok((prepend([command, flag, body], args), None))
+            Ok(prepend([command, flag, body], args))
         }
         Program::ScriptFile { interpreter, body, args } => {
-            let (directory, file) = script(&body).map_err(|error| script_failure(&error))?;
-            Ok((prepend(interpreter.into_iter().chain([file]), args), Some(directory)))
+            let file = script(&body, scratch).map_err(|error| script_failure(&error, scratch))?;
+            Ok(prepend(interpreter.into_iter().chain([file]), args))
         }
     }
 }
@@ -116,19 +125,17 @@ fn prepend(first: impl IntoIterator<Item = String>, args: Vec<String>) -> Vec<St
     first.into_iter().chain(args).collect()
 }
 
-fn script(body: &str) -> io::Result<(TempDir, String)> {
-    let mode = Permissions::from_mode(0o700);
-    let directory = tempfile::Builder::new().prefix("runlane-").permissions(mode).tempdir()?;
-    let path = directory.path().join("script");
+fn script(body: &str, scratch: &Scratch) -> io::Result<String> {
+    scratch.make()?;
+    let path = scratch.path().join("script");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(body.as_bytes())?;
-    let path = path.into_os_string().into_string().map_err(|_| Errno::EILSEQ)?;
-    Ok((directory, path))
+    Ok(path.into_os_string().into_string().map_err(|_| Errno::EILSEQ)?)
 }
 
-fn script_failure(error: &io::Error) -> SetupFailure {
+fn script_failure(error: &io::Error, scratch: &Scratch) -> SetupFailure {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-    let place = std::env::temp_dir();
+    let place = scratch.path().parent().unwrap_or(scratch.path());
     failure("script", errno, format!("cannot write the script below {place:?}: {}", reason(errno)))
 }
 

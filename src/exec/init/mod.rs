@@ -5,20 +5,28 @@
 //! | file | who | does |
 //! |---|---|---|
 //! | `spawner` | one per worker | forks a task-init per request; sweeps after one that died |
-//! | `task` | task-init | starts the leader, obeys the control socket, ends the tree, reports |
-//! | `command` | task-init | plan → strings for execve, script file |
-//! | `child` | leader, before execve | the ordered steps of the setup |
+//! | `task` | task-init | forks the leader, obeys the control socket, ends the tree, reports |
+//! | `enclosure` | task-init | what is made before a task is known |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
+//! | `leader` | leader | enters the enclosure, waits for the plan |
+//! | `mounts` | leader | its file systems |
+//! | `command` | leader | plan → strings for execve, script file |
+//! | `child` | leader | the ordered steps before execve |
 //! | `sys` | | system calls; the only `unsafe` |
 
 mod child;
 mod command;
+mod enclosure;
+mod leader;
+mod mounts;
 mod spawner;
 mod sweep;
-mod sys;
+pub(super) mod sys;
 mod task;
 
 use std::process::ExitCode;
+
+pub(super) use enclosure::remove_tree;
 
 use super::link::ENTRY_ARGUMENT;
 

@@ -1,5 +1,8 @@
 //! The spawner: forks a task-init for each request of its worker, and outlives none of them.
 //!
+//! A request comes before the task that it is for: a task-init and its leader are set up as far as
+//! that is possible, and wait. See [`super::task`].
+//!
 //! It is a subreaper too: if a task kills its own task-init, its orphans come here and are killed. The
 //! end of the worker's socket ends it as soon as the last task-init, which has seen the same on its
 //! own socket, is reaped.
@@ -14,18 +17,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
 
-use super::super::link::{Report, VERSION, encode};
+use super::super::link::{Report, VERSION, encode, namespaces_of};
 use super::super::process::ExitStatus;
 use super::command::failure;
+use super::enclosure::Ids;
 use super::sys::{self, Children};
 use super::{sweep, task};
-
-/// What a worker hands over for one task.
-pub(super) struct Request {
-    pub(super) control: UnixStream,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-}
+use crate::task::Namespaces;
 
 /// Serves requests until the worker is gone and every task-init has ended.
 pub(super) fn run() -> io::Result<()> {
@@ -66,24 +64,35 @@ fn wait(socket: Option<BorrowedFd<'_>>, signals: &SignalFd) -> io::Result<bool> 
 
 /// Starts one task-init. Returns false at the end of the socket.
 fn serve(socket: Option<BorrowedFd<'_>>, inits: &mut BTreeSet<i32>) -> io::Result<bool> {
-    let Some((version, descriptors)) = socket.map(sys::receive).transpose()?.flatten() else {
+    let Some(socket) = socket else { return Ok(false) };
+    let mut request = [0; 2];
+    let (length, descriptors) = sys::receive(socket, &mut request)?;
+    if length == 0 {
         return Ok(false);
-    };
-    // With fewer descriptors there may be no control socket to answer on; closing what came answers.
-    let Ok([control, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+    }
+    // Without its descriptor there is nobody to answer to; closing what came answers.
+    let Ok([control]) = <[OwnedFd; 1]>::try_from(descriptors) else {
         return Ok(true);
     };
-    let request = Request { control: control.into(), stdout, stderr };
-    if version != VERSION {
-        refuse(&request.control, "protocol", Errno::EPROTO);
+    let control = UnixStream::from(control);
+    let [version, flags] = request;
+    if version != VERSION || length != request.len() {
+        refuse(&control, "protocol", Errno::EPROTO);
         return Ok(true);
     }
+    let namespaces = namespaces_of(flags);
     // The child takes its own copy out; this process's stays.
-    let mut request = Some(request);
-    let forked = sys::fork(|| request.take().map_or(1, task::run));
-    match (forked, request) {
+    let mut control = Some(control);
+    let ids = Ids::own();
+    let forked = sys::fork_into(namespaces, || {
+        control.take().map_or(1, |control| task::run(control, namespaces, ids))
+    });
+    match (forked, control) {
         (Ok(pid), _) => drop(inits.insert(pid)),
-        (Err(error), Some(request)) => refuse(&request.control, "fork", errno(&error)),
+        (Err(error), Some(control)) if namespaces == Namespaces::default() => {
+            refuse(&control, "fork", errno(&error));
+        }
+        (Err(error), Some(control)) => refuse(&control, "namespaces", errno(&error)),
         (Err(_), None) => {}
     }
     Ok(true)
@@ -92,7 +101,7 @@ fn serve(socket: Option<BorrowedFd<'_>>, inits: &mut BTreeSet<i32>) -> io::Resul
 fn refuse(control: &UnixStream, step: &str, errno: Errno) {
     let reason = errno.desc().to_lowercase();
     let message = format!("cannot start the task's supervisor: {reason}");
-    tell(control, &Report::SetupFailed(failure(step, errno, message)));
+    tell(control, &Report::NotEnclosed(failure(step, errno, message)));
 }
 
 /// Sends a report. A worker that is gone needs none, and for one that lives the buffer has room.

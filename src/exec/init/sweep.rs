@@ -22,6 +22,16 @@ use super::sys::{self, ChildEnd, Children};
 /// signal announces, is seen after this time.
 const ROUND_MS: u8 = 5;
 
+/// Who can be killed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The children of this process, one by one.
+    Children,
+    /// Everybody in the process id namespace that this process is the first of. Nothing can outrun that:
+    /// the kernel signals all of them before any of them can fork again.
+    Namespace,
+}
+
 /// What is there to kill.
 enum Left {
     Nobody,
@@ -33,6 +43,7 @@ enum Left {
 pub(super) struct Sweep<'a> {
     signals: &'a SignalFd,
     deadline: Instant,
+    reach: Reach,
     /// Killed here; not those that the ladder's SIGKILL took together with the leader.
     pub(super) killed: u32,
     /// The group whose members died with the leader.
@@ -43,15 +54,22 @@ impl<'a> Sweep<'a> {
     pub(super) fn new(
         signals: &'a SignalFd,
         limit: Duration,
+        reach: Reach,
         died_with_leader: Option<i32>,
     ) -> Self {
         let deadline = Instant::now() + limit;
         let died_with_leader = died_with_leader.map(Pid::from_raw);
-        Self { signals, deadline, killed: 0, died_with_leader }
+        Self { signals, deadline, reach, killed: 0, died_with_leader }
     }
 
     /// Kills and reaps every child but the dead leader. Returns how many were left at the deadline.
     pub(super) fn all_but(&mut self, leader: i32) -> io::Result<u32> {
+        if self.reach == Reach::Namespace {
+            // The first process spares itself, and the dead leader needs no sparing. Its group isn't
+            // signalled again, so it may be reaped before the others: `all` does the rest.
+            sys::kill(-1, libc::SIGKILL);
+            return Ok(0);
+        }
         self.until(|| {
             let others: Vec<i32> = list()?.into_iter().filter(|pid| *pid != leader).collect();
             Ok(if others.is_empty() { Left::Nobody } else { Left::These(others) })
@@ -61,9 +79,14 @@ impl<'a> Sweep<'a> {
     /// Kills and reaps every child, until the kernel says that there is none. Returns how many were
     /// left at the deadline.
     pub(super) fn all(&mut self) -> io::Result<u32> {
+        let reach = self.reach;
         self.until(|| match sys::peek(Children::All) {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(Left::Nobody),
             Err(error) => Err(error),
+            Ok(end) if reach == Reach::Namespace => {
+                sys::kill(-1, libc::SIGKILL);
+                Ok(Left::These(end.map(|end| end.pid).into_iter().collect()))
+            }
             Ok(_) => Ok(Left::These(list()?)),
         })
     }

@@ -1,16 +1,23 @@
 //! System calls that neither std nor nix wraps. The only file of the crate with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use super::super::process::ExitStatus;
+use crate::task::Namespaces;
 
 /// The exit code of a forked process whose code panicked; 70 is EX_SOFTWARE of sysexits.h.
 const PANICKED: i32 = 70;
@@ -34,15 +41,78 @@ pub(super) enum Children {
 /// Only for a program with one thread: of several, the child would have one, and the others' locks.
 pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<i32> {
     // SAFETY: the program has one thread (`__task-init` starts none), so the child is a whole copy and
-    // may run any code. It leaves by `_exit` below, also after a panic: the parent's frames, which the
-    // copy has too, are never entered again and their destructors don't run twice.
+    // may run any code.
     let pid = Errno::result(unsafe { libc::fork() })?;
+    Ok(in_child(pid, child))
+}
+
+/// Forks as [`fork`] does, into new user and process id namespaces.
+pub(super) fn fork_into(namespaces: Namespaces, child: impl FnOnce() -> i32) -> io::Result<i32> {
+    let mut flags = libc::SIGCHLD;
+    if namespaces.user {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    if namespaces.pid {
+        flags |= libc::CLONE_NEWPID;
+    }
+    if flags == libc::SIGCHLD {
+        return fork(child);
+    }
+    // SAFETY: as for `fork`: without CLONE_VM and with no stack of its own the child is a copy that goes
+    // on here. What libc's fork does besides is for programs with several threads.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
+    Ok(in_child(i32::try_from(pid).unwrap_or(0), child))
+}
+
+/// Runs the child's code in the child, which leaves here, also after a panic: the parent's frames,
+/// which the copy has too, are never entered again and their destructors don't run twice.
+fn in_child(pid: i32, child: impl FnOnce() -> i32) -> i32 {
     if pid == 0 {
         let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED);
         // SAFETY: `_exit` takes any number and has no precondition.
         unsafe { libc::_exit(code) }
     }
-    Ok(pid)
+    pid
+}
+
+/// Writes `0` to a `cgroup.procs` in a new process, which ends with that: tells whether a child of this
+/// process can join the cgroup. Takes as long as the move does, some 20 ms.
+pub(in crate::exec) fn join_in_child(procs: BorrowedFd<'_>) -> io::Result<()> {
+    let descriptor = procs.as_raw_fd();
+    // SAFETY: this process may have other threads, whose locks the child would have: it only calls write
+    // and _exit and reads errno, which are async-signal-safe, and never returns.
+    let pid = Errno::result(unsafe {
+        match libc::fork() {
+            0 => {
+                let written = libc::write(descriptor, c"0".as_ptr().cast(), 1);
+                libc::_exit(if written == 1 { 0 } else { Errno::last_raw() })
+            }
+            pid => pid,
+        }
+    })?;
+    loop {
+        match waitpid(Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+            Ok(WaitStatus::Exited(_, errno)) => return Err(Errno::from_raw(errno).into()),
+            Ok(_) => return Err(Errno::EINTR.into()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// An extended attribute of a file, of at most 64 bytes.
+///
+/// # Errors
+/// ENODATA when there is none that this process may see, ERANGE when it is longer.
+pub(in crate::exec) fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = [0_u8; 64];
+    // SAFETY: both strings end with a zero byte, and `value` is writable for the length that is given.
+    let length = Errno::result(unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    })?;
+    Ok(value[..length.cast_unsigned()].to_vec())
 }
 
 /// Takes the descriptor 0, which the worker put there, and leaves /dev/null in its place, so that
@@ -53,30 +123,32 @@ pub(super) fn take_stdin() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Receives one byte and the descriptors that came with it. None: the other end has closed.
+/// Receives bytes, and the descriptors that came with them, at most two. 0 bytes: the other end has
+/// closed.
 ///
 /// # Errors
 /// ENOBUFS when there was no room for all descriptors; those that came are then lost to this process.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(u8, Vec<OwnedFd>)>> {
-    let mut byte = [0];
-    let mut space = nix::cmsg_space!([RawFd; 3]);
-    let mut into = [IoSliceMut::new(&mut byte)];
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 2]);
+    let mut into = [IoSliceMut::new(bytes)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut space), flags)?;
-    if message.bytes == 0 {
-        return Ok(None);
-    }
     let mut received = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = control {
-            received.extend(descriptors.into_iter().map(|descriptor| {
-                // SAFETY: the kernel has opened it for this process in this call, and nobody else
-                // knows its number.
-                unsafe { OwnedFd::from_raw_fd(descriptor) }
-            }));
+    if message.bytes > 0 {
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(descriptors) = control {
+                received.extend(descriptors.into_iter().map(|descriptor| {
+                    // SAFETY: the kernel has opened it for this process in this call, and nobody
+                    // else knows its number.
+                    unsafe { OwnedFd::from_raw_fd(descriptor) }
+                }));
+            }
         }
     }
-    Ok(Some((byte[0], received)))
+    Ok((message.bytes, received))
 }
 
 /// Closes every descriptor from 3 on, except those in `keep`. For a fresh process, whose other
@@ -189,4 +261,51 @@ fn waitid(children: Children, flags: libc::c_int) -> io::Result<Option<ChildEnd>
 pub(super) fn kill(pid: i32, signal: i32) {
     // SAFETY: kill takes any two numbers.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// What is changed of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MountAttribute {
+    ReadOnly,
+    Writable,
+}
+
+/// Makes a mount and all those below it read-only, or writable. Linux 5.12.
+pub(super) fn set_mounts(path: &Path, attribute: MountAttribute) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let read_only = libc::MOUNT_ATTR_RDONLY;
+    let (attr_set, attr_clr) = match attribute {
+        MountAttribute::ReadOnly => (read_only, 0),
+        MountAttribute::Writable => (0, read_only),
+    };
+    let attributes = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
+    // SAFETY: path and attributes live through the call, which writes to neither and is told the size of
+    // the struct.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Switches the loopback interface of a new network namespace on.
+pub(super) fn loopback_up() -> io::Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: all zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads the name and the flags of an ifreq, which lives through the call.
+    Errno::result(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    })?;
+    Ok(())
 }

@@ -1,16 +1,22 @@
-//! The task-init: starts one leader, and does not end before everything of the task has.
+//! The task-init: makes an enclosure and a leader in it, and does not end before everything of the task
+//! has.
 //!
 //! ```text
-//! plan ─► fork ─► setup ─► started ─► running ─► leader is a zombie ─► KILL to the group ─► sweep
-//!           │       │                    │                                    │
-//!           │       └─ step failed       ├─ byte n: signal n to the group     └─► reap the leader
-//!           └─ setup failed              └─ end of the socket: KILL to it         ─► sweep ─► ended
+//! enclosure ─► fork ─► leader waits ─► plan ─► setup ─► started ─► running ─► leader is a zombie
+//!     │          │         (early)              │                    │              │
+//!     └──────────┴─ not enclosed                ├─ step failed       │    KILL to the group ─► sweep
+//!                                               └─ setup failed      │         ─► reap the leader
+//!                        byte n: signal n to the group ◄─────────────┤         ─► sweep ─► ended
+//!                        end of the socket: KILL to it ◄─────────────┘
 //! ```
+//!
+//! In a process id namespace it is process 1: whatever is orphaned comes here, one signal reaches
+//! everything at once, and its own end takes the rest with it.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -21,56 +27,65 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{getpid, setsid};
 
-use super::super::link::{Report, SetupFailure, read_frame};
+use super::super::link::{Report, Setup, SetupFailure, read_frame};
 use super::super::process::{Exit, Usage};
-use super::child::{Child, Setup};
-use super::command::{Command, failure};
-use super::spawner::{Request, errno, tell};
-use super::sweep::{self, Sweep};
+use super::enclosure::{Ids, Scratch, refused};
+use super::leader::{Leader, last_word};
+use super::spawner::tell;
+use super::sweep::{self, Reach, Sweep};
 use super::sys::{self, Children};
+use crate::task::{Enclosure, Namespaces};
 
 /// How long a sweep may take before the worker is told that it can't promise the tree's end. A killed
 /// process lives on only in an uninterruptible system call, as on a dead network file system.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs one task. Returns the process's exit code: 0 when nothing of the task is left.
-pub(super) fn run(request: Request) -> i32 {
-    match start(request) {
+pub(super) fn run(control: UnixStream, namespaces: Namespaces, ids: Ids) -> i32 {
+    match start(control, namespaces, ids) {
         Ok(()) => 0,
         Err(_) => 1,
     }
 }
 
-fn start(request: Request) -> io::Result<()> {
-    let Request { control, stdout, stderr } = request;
-    sys::close_others(&[control.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()> {
+    sys::close_others(&[control.as_fd()])?;
     setsid()?;
     prctl::set_name(c"runlane-init")?;
     prctl::set_child_subreaper(true)?;
     let signals = sweep::child_signals()?;
-    let Some(plan) = read_frame(&control)? else {
+    if namespaces.user
+        && let Err(failure) = ids.map()
+    {
+        return refuse(&control, failure);
+    }
+    let Some(enclosure) = read_frame::<Enclosure>(&control)? else {
         return Ok(());
     };
-    let command = match Command::new(plan) {
-        Ok(command) => command,
+    let scratch = match Scratch::new(&enclosure) {
+        Ok(scratch) => scratch,
         Err(failure) => return refuse(&control, failure),
     };
-    let (pipe, childs_end) = io::pipe()?;
-    let child = Child { command: &command, stdout: &stdout, stderr: &stderr, init: getpid() };
-    let leader = match sys::fork(|| child.run(&childs_end)) {
+    let (pipe, leaders_end) = io::pipe()?;
+    let leader =
+        Leader { control: &control, enclosure: &enclosure, scratch: &scratch, init: getpid() };
+    let leader = match sys::fork(|| leader.run(&leaders_end)) {
         Ok(leader) => leader,
         Err(error) => {
-            let reason = errno(&error).desc().to_lowercase();
-            return refuse(&control, failure("fork", errno(&error), reason));
+            // The failed fork is told; what is left over is an empty directory at most.
+            scratch.remove().ok();
+            return refuse(&control, refused("fork", &error));
         }
     };
-    // Their ends are to be seen: of the pipe here, of the output by the worker.
-    drop((childs_end, stdout, stderr));
-    Task { leader, control, signals, worker: Worker::Listening, killed: false }.run(pipe, command)
+    // Its end is to be seen here.
+    drop(leaders_end);
+    let everyone = if namespaces.pid { Reach::Namespace } else { Reach::Children };
+    Task { leader, control, signals, worker: Worker::Listening, killed: false, everyone, scratch }
+        .run(pipe)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
-    tell(control, &Report::SetupFailed(failure));
+    tell(control, &Report::NotEnclosed(failure));
     Ok(())
 }
 
@@ -89,41 +104,51 @@ struct Task {
     worker: Worker,
     /// The ladder's SIGKILL was sent to the group.
     killed: bool,
+    everyone: Reach,
+    scratch: Scratch,
 }
 
 impl Task {
-    fn run(mut self, pipe: PipeReader, command: Command) -> io::Result<()> {
-        let failure = match self.setup(pipe)? {
-            Setup::Done => {
-                tell(&self.control, &Report::Started { pid: self.leader });
+    fn run(mut self, pipe: PipeReader) -> io::Result<()> {
+        let report = match self.setup(pipe)? {
+            Setup::Ready { pid } => {
+                tell(&self.control, &Report::Started { pid, at_us: now_us() });
                 self.until_leader_ends()?;
-                return self.end(command);
+                return self.end();
             }
-            Setup::Failed(step, errno) => command.failure(step, errno),
-            Setup::Died => {
-                failure("setup", Errno::EINTR, "killed before it could start".to_owned())
-            }
+            Setup::NotEnclosed(failure) => Report::NotEnclosed(failure),
+            Setup::Failed(failure) => Report::SetupFailed(failure),
         };
-        Sweep::new(&self.signals, SWEEP_LIMIT, None).all()?;
-        drop(command);
-        refuse(&self.control, failure)
+        self.sweep(None).all()?;
+        // Before the report: who is told that nothing is left finds nothing.
+        self.scratch.remove().ok();
+        tell(&self.control, &report);
+        Ok(())
     }
 
-    /// Waits until execve, or the child's end, closes the pipe.
+    fn sweep(&self, died_with_leader: Option<i32>) -> Sweep<'_> {
+        Sweep::new(&self.signals, SWEEP_LIMIT, self.everyone, died_with_leader)
+    }
+
+    /// Waits until execve, or the leader's end, closes the pipe. What comes on the control socket until
+    /// then is the leader's, but for its end.
     fn setup(&mut self, mut pipe: PipeReader) -> io::Result<Setup> {
         let mut said = Vec::new();
         loop {
-            let mut wait = [pollin(&pipe), pollin(&self.control)];
+            let closed = PollFd::new(self.control.as_fd(), PollFlags::empty());
+            let mut wait = [pollin(&pipe), closed];
             let count = self.listening(wait.len());
             poll(&mut wait[..count], PollTimeout::NONE)?;
-            let [pipe_ready, asked] = wait.map(|descriptor| descriptor.any().unwrap_or(false));
-            if asked {
-                self.obey()?;
+            let [pipe_ready, worker_gone] =
+                wait.map(|descriptor| descriptor.any().unwrap_or(false));
+            if worker_gone {
+                self.worker = Worker::Gone;
+                self.signal(libc::SIGKILL);
             }
             if pipe_ready {
-                let mut part = [0; 16];
+                let mut part = [0; 512];
                 match pipe.read(&mut part)? {
-                    0 => return Ok(Setup::parse(&said)),
+                    0 => return Ok(last_word(&said)),
                     length => said.extend_from_slice(&part[..length]),
                 }
             }
@@ -186,18 +211,19 @@ impl Task {
     }
 
     /// Ends everything that the leader has left behind, and reaps the leader last.
-    fn end(self, command: Command) -> io::Result<()> {
+    fn end(self) -> io::Result<()> {
         sys::kill(-self.leader, libc::SIGKILL);
         let died_with_leader = self.killed.then_some(self.leader);
-        let mut sweep = Sweep::new(&self.signals, SWEEP_LIMIT, died_with_leader);
+        let mut sweep = self.sweep(died_with_leader);
         sweep.all_but(self.leader)?;
         let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
         // The proof, and whoever came between the last look and the leader's reaping.
         let survivors = sweep.all()?;
         let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed: sweep.killed };
-        drop(command);
         tell(&self.control, &Report::Ended { exit, survivors });
-        while Sweep::new(&self.signals, SWEEP_LIMIT, None).all()? > 0 {}
+        while self.sweep(None).all()? > 0 {}
+        // After the report: it may take long, and nobody waits for it.
+        self.scratch.remove().ok();
         Ok(())
     }
 }
@@ -219,4 +245,9 @@ fn usage() -> io::Result<Usage> {
 
 fn duration(time: TimeVal) -> Duration {
     Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0))
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

@@ -55,8 +55,9 @@ async fn the_working_directory_is_the_plans_and_relative_programs_start_there() 
     executable(&directory.path().join("here"), "#!/bin/sh\npwd -P\n");
     let mark = Mark::new();
     let mut plan = plan(&mark, command("./here", &[]));
-    plan.cwd = fs::canonicalize(directory.path()).unwrap();
-    assert_eq!(run(&mark, &plan).await.stdout.trim_end(), plan.cwd.to_str().unwrap());
+    let cwd = fs::canonicalize(directory.path()).unwrap();
+    plan.cwd = Some(cwd.clone());
+    assert_eq!(run(&mark, &plan).await.stdout.trim_end(), cwd.to_str().unwrap());
 }
 
 #[tokio::test]
@@ -153,7 +154,7 @@ async fn a_task_that_can_not_start_names_the_step_the_path_and_the_reason() {
 async fn a_missing_working_directory_is_the_step_chdir() {
     let mark = Mark::new();
     let mut plan = sh(&mark, "true");
-    plan.cwd = "/no/such/directory".into();
+    plan.cwd = Some("/no/such/directory".into());
     let error = spawner().launch(&plan).await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -43,7 +43,7 @@ async fn dropping_a_launch_at_any_moment_leaves_nothing() {
 #[tokio::test]
 async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     let mark = Mark::new();
-    let spawner = spawner();
+    let spawner = spawner().with_spares(0);
     let mut launched = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
     let task_init = parent(launched.pid);
     let spawner_pid = parent(task_init);
@@ -53,6 +53,55 @@ async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     assert!(is_alive(spawner_pid));
     drop(spawner);
     until("the spawner is gone", || !is_alive(spawner_pid)).await;
+}
+
+#[tokio::test]
+async fn spares_wait_for_the_next_tasks_and_end_with_the_last_handle() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(2);
+    let plan = sh(&mark, "sleep 1000");
+    let first = spawner.launch(&plan).await.expect("sh can be launched");
+    let spawner_pid = parent(parent(first.pid));
+    let spares = || -> Vec<i32> {
+        children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
+    };
+    until("two task-inits wait, with a leader each", || {
+        spares().len() == 2 && spares().iter().all(|init| children(*init).len() == 1)
+    })
+    .await;
+    let leaders: Vec<i32> = spares().iter().flat_map(|init| children(*init)).collect();
+    let second = spawner.launch(&plan).await.expect("sh can be launched");
+    assert!(leaders.contains(&second.pid), "the task's process was there before the task");
+    drop(first.process);
+    drop(second.process);
+    drop(spawner);
+    until("the spawner is gone, and so are its spares", || !is_alive(spawner_pid)).await;
+    mark.gone().await;
+}
+
+#[tokio::test]
+async fn a_spare_that_died_while_it_waited_costs_no_task() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(2);
+    let plan = sh(&mark, "sleep 1000");
+    let first = spawner.launch(&plan).await.expect("sh can be launched");
+    let spawner_pid = parent(parent(first.pid));
+    let spares = || -> Vec<i32> {
+        children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
+    };
+    until("the spares are there", || spares().iter().flat_map(|init| children(*init)).count() == 2)
+        .await;
+    // A leader of one, and the task-init of the other.
+    let dead = spares();
+    kill(children(dead[0])[0]);
+    kill(dead[1]);
+    until("both are gone", || dead.iter().all(|init| !is_alive(*init))).await;
+    for _ in 0..3 {
+        let launched = spawner.launch(&plan).await.expect("another is forked");
+        drop(launched.process);
+    }
+    drop(first.process);
+    mark.gone().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,103 @@
+//! What isolation costs: launch and end of /bin/true under each preset, against bare posix_spawn.
+//!
+//! `cargo bench --bench launch` prints medians in µs; `-- --rounds 500` sets how many. All of them are
+//! measured in one run, in turns, so that a busy machine slows all of them alike.
+
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use runlane::exec::{Launched, Process, Spawner};
+use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
+
+const PROGRAM: &str = "/bin/true";
+/// Pause before each measurement: a worker that starts tasks one by one is idle between them.
+const PAUSE: Duration = Duration::from_millis(5);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    runtime.block_on(measure(rounds()));
+}
+
+fn rounds() -> usize {
+    let mut args = std::env::args().skip_while(|arg| arg != "--rounds").skip(1);
+    args.next().and_then(|rounds| rounds.parse().ok()).unwrap_or(300)
+}
+
+async fn measure(rounds: usize) {
+    let spawner = Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane")));
+    let plans = plans();
+    let mut bare = Vec::new();
+    let mut times = vec![(Vec::new(), Vec::new()); plans.len()];
+    for round in 0..rounds + 10 {
+        tokio::time::sleep(PAUSE).await;
+        let bare_time = tokio::task::block_in_place(posix_spawn);
+        let mut launched = Vec::new();
+        for (_, plan) in &plans {
+            tokio::time::sleep(PAUSE).await;
+            launched.push(launch(&spawner, plan).await);
+        }
+        // The first ones load files and start the spawner.
+        if round >= 10 {
+            bare.push(bare_time);
+            for (times, (started, ended)) in times.iter_mut().zip(launched) {
+                times.0.push(started);
+                times.1.push(ended);
+            }
+        }
+    }
+    let bare = median(&mut bare);
+    println!("{rounds} rounds, p50 in µs; added = ended - bare");
+    println!("{:24} {:>8} {:>8} {:>8}", "", "started", "ended", "added");
+    println!("{:24} {:>8} {:>8}", "posix_spawn", "", bare.as_micros());
+    for ((name, _), (mut started, mut ended)) in plans.into_iter().zip(times) {
+        let (started, ended) = (median(&mut started), median(&mut ended));
+        let added = ended.as_micros().cast_signed() - bare.as_micros().cast_signed();
+        println!("{name:24} {:>8} {:>8} {added:>8}", started.as_micros(), ended.as_micros());
+    }
+}
+
+fn posix_spawn() -> Duration {
+    let start = Instant::now();
+    let mut command = Command::new(PROGRAM);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().expect("it can be run");
+    start.elapsed()
+}
+
+/// Times until the program is executed, and until its end is known.
+async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
+    let start = Instant::now();
+    let Launched { mut process, .. } = spawner.launch(plan).await.expect("it can be launched");
+    let started = start.elapsed();
+    process.wait().await.expect("it ends");
+    (started, start.elapsed())
+}
+
+fn plans() -> Vec<(&'static str, LaunchPlan)> {
+    vec![("none", plan(Sandbox::default()))]
+}
+
+fn plan(sandbox: Sandbox) -> LaunchPlan {
+    LaunchPlan {
+        program: Program::Command { command: PROGRAM.to_owned(), args: Vec::new() },
+        env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+        cwd: Some(PathBuf::from("/")),
+        sandbox,
+        timeout: None,
+        stop_signal: 15,
+        grace: Duration::from_secs(5),
+        output: OutputLimits { max_bytes: u64::MAX },
+    }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -1,0 +1,173 @@
+//! What is made before a task is known: a user namespace's ids, a cgroup leaf, a place for files.
+//!
+//! Made by task-init, which also takes it down; the leader enters it. See [`super::leader`].
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+use super::super::link::SetupFailure;
+use super::command::failure;
+use super::spawner::errno;
+use crate::task::Enclosure;
+
+/// Below [`Scratch`]: the task's work directory.
+const WORK: &str = "work";
+
+/// The user and group of the spawner.
+#[derive(Clone, Copy)]
+pub(super) struct Ids {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Ids {
+    pub(super) fn own() -> Self {
+        Self { uid: geteuid(), gid: getegid() }
+    }
+
+    /// Gives this process, which is in a new user namespace, the same ids as outside of it.
+    pub(super) fn map(self) -> Result<(), SetupFailure> {
+        let Self { uid, gid } = self;
+        // In this order: without privileges a group can be mapped only once groups can't be changed.
+        for (file, text) in [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("{uid} {uid} 1")),
+            ("gid_map", format!("{gid} {gid} 1")),
+        ] {
+            std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| {
+                let errno = errno(&error);
+                let reason = errno.desc().to_lowercase();
+                let message = format!("cannot write {file} of a new user namespace: {reason}");
+                failure("namespaces", errno, message)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A private directory of one task, below the runner's work root or the temporary directory. It is made
+/// when it is needed.
+pub(super) struct Scratch {
+    path: PathBuf,
+    root: Option<PathBuf>,
+}
+
+impl Scratch {
+    /// Chooses a name, and makes the directory if the task gets a work directory.
+    pub(super) fn new(enclosure: &Enclosure) -> Result<Self, SetupFailure> {
+        let name = format!("runlane-{}", uuid::Uuid::new_v4().simple());
+        let root = enclosure.work_root.clone();
+        let place = root.clone().unwrap_or_else(std::env::temp_dir);
+        let scratch = Self { path: place.join(name), root };
+        if scratch.root.is_some() {
+            let made = scratch.make().and_then(|()| make(&scratch.path.join(WORK)));
+            made.map_err(|error| {
+                let errno = errno(&error);
+                let reason = errno.desc().to_lowercase();
+                failure(
+                    "work_dir",
+                    errno,
+                    format!("cannot make a directory below {place:?}: {reason}"),
+                )
+            })?;
+        }
+        Ok(scratch)
+    }
+
+    /// Makes the directory, if it isn't there.
+    pub(super) fn make(&self) -> io::Result<()> {
+        match make(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory that the work directories of all tasks are in, if this task has one.
+    pub(super) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// The task's work directory, if it has one.
+    pub(super) fn work_dir(&self) -> Option<PathBuf> {
+        self.root.as_ref().map(|_| self.path.join(WORK))
+    }
+
+    /// Removes the directory with everything in it, if it is there.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.path)
+    }
+}
+
+/// Removes a directory with everything in it, whatever its permissions are. One that isn't there is
+/// removed already.
+pub(in crate::exec) fn remove_tree(path: &Path) -> io::Result<()> {
+    let removed = match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Lets this process into every directory below a path. Nothing of the task is alive, so nobody puts a
+/// link in place of a directory meanwhile.
+fn open_up(path: &Path) -> io::Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        // The type of the entry itself: links aren't followed.
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A failure of a step of the enclosure, without more to say than the system's reason.
+pub(super) fn refused(step: &str, error: &io::Error) -> SetupFailure {
+    let errno: Errno = errno(error);
+    failure(step, errno, errno.desc().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_has_shut_is_removed_too() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let work_root = Some(root.path().to_owned());
+        let enclosure = Enclosure { work_root, ..Enclosure::default() };
+        let scratch = Scratch::new(&enclosure).map_err(|failure| failure.message);
+        let scratch = scratch.expect("the root is there");
+        let shut = scratch.work_dir().expect("it has one").join("shut");
+        std::fs::create_dir_all(shut.join("below")).expect("it is writable");
+        std::fs::set_permissions(&shut, Permissions::from_mode(0o0)).expect("it is ours");
+        std::os::unix::fs::symlink("/", scratch.path().join("link")).expect("it is writable");
+        // Root gets in without; so this is the code that others need.
+        open_up(scratch.path()).expect("it is ours");
+        let mode = std::fs::metadata(&shut).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        scratch.remove().expect("it can be removed");
+        assert!(!scratch.path().exists());
+        scratch.remove().expect("nothing is left to remove");
+    }
+}

@@ -1,0 +1,192 @@
+//! The leader's process before it is the task's program.
+//!
+//! ```text
+//! fork ─► enter the enclosure ─► wait for the plan ─► steps of the setup ─► execve
+//!              (early)              (on the control socket)   (`child`)
+//! ```
+//!
+//! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
+//! says that it is ready, so that the end of the pipe without it means: killed during its setup.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Pid, getpid, setsid};
+
+use super::super::link::{MAX_FRAME, Setup, SetupFailure, encode};
+use super::child::Child;
+use super::command::{Command, failure};
+use super::enclosure::{Scratch, refused};
+use super::{child, mounts, sys};
+use crate::task::{Enclosure, LaunchPlan, Namespaces};
+
+/// A leader's process that is still waiting for its task.
+pub(super) struct Leader<'a> {
+    pub(super) control: &'a UnixStream,
+    pub(super) enclosure: &'a Enclosure,
+    pub(super) scratch: &'a Scratch,
+    pub(super) init: Pid,
+}
+
+/// A plan, and where the program's output goes.
+struct Assignment {
+    plan: LaunchPlan,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Leader<'_> {
+    /// Becomes the task's program. Returns, with an exit code that nobody looks at, only if that
+    /// failed, or if no task came.
+    pub(super) fn run(&self, mut pipe: impl Write) -> i32 {
+        // If task-init can't read what is said here, it is dead, and so is this process soon.
+        let mut say = |setup: &Setup| {
+            if let Ok(frame) = encode(setup) {
+                pipe.write_all(&frame).ok();
+            }
+        };
+        let pid = match self.enter() {
+            Ok(pid) => pid,
+            Err(failure) => {
+                say(&Setup::NotEnclosed(failure));
+                return 1;
+            }
+        };
+        let assignment = match self.receive() {
+            Ok(Some(assignment)) => assignment,
+            Ok(None) => return 0,
+            Err(error) => {
+                say(&Setup::Failed(refused("protocol", &error)));
+                return 1;
+            }
+        };
+        let Err(failure) = self.execute(assignment, || say(&Setup::Ready { pid }));
+        say(&Setup::Failed(failure));
+        1
+    }
+
+    /// Enters the enclosure. Returns this process's id as the worker has it.
+    fn enter(&self) -> Result<i32, SetupFailure> {
+        let step = |name: &'static str| move |error: io::Error| refused(name, &error);
+        setsid().map_err(|errno| refused("setsid", &errno.into()))?;
+        child::die_with(self.init).map_err(step("parent_death"))?;
+        let namespaces = self.enclosure.namespaces;
+        // While /proc is the worker's.
+        let pid = if namespaces.pid { outer_pid().map_err(step("namespaces"))? } else { getpid() };
+        unshare(flags(namespaces)).map_err(|errno| refused("namespaces", &errno.into()))?;
+        if namespaces.network {
+            sys::loopback_up().map_err(step("namespaces"))?;
+        }
+        if namespaces.mount {
+            mounts::arrange(self.enclosure, self.scratch).map_err(|error| {
+                let mut failure = refused("mounts", &error.source);
+                failure.message = format!("{}: {}", error.path.display(), failure.message);
+                failure
+            })?;
+        }
+        Ok(pid.as_raw())
+    }
+
+    /// Waits for the plan. None: there will be none, the worker has closed its end.
+    fn receive(&self) -> io::Result<Option<Assignment>> {
+        let mut length = [0; 4];
+        let (mut read, mut descriptors) = sys::receive(self.control.as_fd(), &mut length)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let mut control = self.control;
+        while read < length.len() {
+            // They come with the first byte; the kernel may cut after it, but never does.
+            let (more, late) = sys::receive(control.as_fd(), &mut length[read..])?;
+            if more == 0 {
+                return Ok(None);
+            }
+            descriptors.extend(late);
+            read += more;
+        }
+        let length = u32::from_le_bytes(length) as usize;
+        if length > MAX_FRAME {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut frame = vec![0; length];
+        match control.read_exact(&mut frame) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let plan = serde_json::from_slice(&frame)?;
+        let [stdout, stderr] = <[OwnedFd; 2]>::try_from(descriptors)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Some(Assignment { plan, stdout, stderr }))
+    }
+
+    fn execute(
+        &self,
+        assignment: Assignment,
+        ready: impl FnOnce(),
+    ) -> Result<std::convert::Infallible, SetupFailure> {
+        let Assignment { plan, stdout, stderr } = assignment;
+        let sandbox = plan.sandbox.clone();
+        let command = Command::new(plan, self.scratch)?;
+        let child = Child {
+            command: &command,
+            sandbox: &sandbox,
+            scratch: self.scratch,
+            stdout: &stdout,
+            stderr: &stderr,
+            init: self.init,
+        };
+        Err(child.run(ready))
+    }
+}
+
+fn flags(namespaces: Namespaces) -> CloneFlags {
+    let flags = [
+        (namespaces.mount, CloneFlags::CLONE_NEWNS),
+        (namespaces.ipc, CloneFlags::CLONE_NEWIPC),
+        (namespaces.uts, CloneFlags::CLONE_NEWUTS),
+        (namespaces.network, CloneFlags::CLONE_NEWNET),
+    ];
+    flags.into_iter().filter(|(new, _)| *new).map(|(_, flag)| flag).collect()
+}
+
+/// This process's id in the namespace of /proc.
+fn outer_pid() -> io::Result<Pid> {
+    let name = std::fs::read_link("/proc/self")?;
+    let pid = name.to_str().and_then(|name| name.parse().ok());
+    pid.map(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What task-init makes of a pipe's content when execve, or the leader's end, has closed it.
+pub(super) fn last_word(mut said: &[u8]) -> Setup {
+    let died = || failure("setup", nix::errno::Errno::EINTR, "killed before it could start".into());
+    let mut last = Setup::Failed(died());
+    while let Ok(Some(setup)) = super::super::link::read_frame(&mut said) {
+        last = setup;
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn the_pipe_tells_a_done_setup_from_a_failed_one_and_from_a_death() {
+        let ready = encode(&Setup::Ready { pid: 7 }).expect("it is JSON");
+        let failed = Setup::Failed(failure("exec", Errno::ENOENT, "no".to_owned()));
+        let failed_frame = encode(&failed).expect("it is JSON");
+        let died = Setup::Failed(failure(
+            "setup",
+            Errno::EINTR,
+            "killed before it could start".to_owned(),
+        ));
+        assert_eq!(last_word(&[]), died);
+        assert_eq!(last_word(&ready), Setup::Ready { pid: 7 });
+        assert_eq!(last_word(&[&ready[..], &failed_frame].concat()), failed);
+        assert_eq!(last_word(&[&ready[..], &failed_frame[..9]].concat()), Setup::Ready { pid: 7 });
+    }
+}

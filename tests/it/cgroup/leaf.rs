@@ -1,0 +1,154 @@
+//! A leaf's life.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SIGKILL, killpg};
+use nix::unistd::Pid;
+use runlane::exec::cgroup::{Leaf, LeafUsage};
+use runlane::task::{CgroupLimits, CpuMax};
+
+use super::{Helper, Tree, path_of, sh};
+use crate::support::proc::{DEADLINE, Mark, is_alive, until};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+/// Two forks and a session lie between the leader and a sleep.
+const DAEMON: &str = "setsid -f sh -c 'sleep 1000 >/dev/null & echo $!'; wait";
+
+#[test]
+fn a_process_joins_its_leaf() {
+    let Some(tree) = Tree::new() else { return };
+    let mut helper = Helper::start(&format!("join:{}", tree.path().display()));
+    let name = helper.said("name ");
+    let cgroup = helper.said("cgroup ");
+    let end = format!("/{}/{name}", tree.path().file_name().expect("a name").display());
+    let own = cgroup.split(' ').find(|line| line.starts_with("0::")).expect("it has a cgroup");
+    assert!(own.ends_with(&end), "{own}");
+}
+
+#[test]
+fn a_leaf_is_empty_only_after_its_kill() {
+    let Some(tree) = Tree::new() else { return };
+    let mark = Mark::new();
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    assert!(leaf.wait_empty(SHORT).expect("it can be asked"), "nobody has joined");
+    let (mut leader, _) = sh(&path_of(&tree, &leaf), &mark, "echo; exec sleep 1000");
+    let start = Instant::now();
+    assert!(!leaf.wait_empty(SHORT).expect("it can be asked"), "it has a process");
+    assert!(start.elapsed() >= SHORT);
+    for _ in 0..2 {
+        leaf.kill().expect("it can be killed, also twice");
+    }
+    assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
+    assert_eq!(leader.wait().expect("it is a child").signal(), Some(9));
+    let path = path_of(&tree, &leaf);
+    leaf.remove().expect("it can be removed");
+    assert!(!path.exists());
+}
+
+#[test]
+fn waiting_ends_when_the_last_process_ends_by_itself() {
+    let Some(tree) = Tree::new() else { return };
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    let (mut leader, _) = sh(&path_of(&tree, &leaf), &Mark::new(), "echo; exec sleep 0.2");
+    let start = Instant::now();
+    assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
+    assert!(start.elapsed() < DEADLINE / 2, "it was told, and has not slept to the end");
+    leader.wait().expect("it is a child");
+    leaf.remove().expect("it can be removed");
+}
+
+#[tokio::test]
+async fn a_daemon_outlives_its_group_but_not_its_leaf() {
+    let Some(tree) = Tree::new() else { return };
+    let mark = Mark::new();
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    let (mut leader, daemon) = sh(&path_of(&tree, &leaf), &mark, DAEMON);
+    let daemon = daemon.parse().expect("a process id");
+    killpg(Pid::from_raw(leader.id().cast_signed()), SIGKILL).expect("the leader runs");
+    leader.wait().expect("it is a child");
+    assert!(!leaf.wait_empty(SHORT).expect("it can be asked"));
+    assert!(is_alive(daemon), "without the leaf's kill it lives");
+    leaf.kill().expect("it can be killed");
+    assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
+    until("the daemon is gone", || !is_alive(daemon)).await;
+    leaf.remove().expect("it can be removed");
+}
+
+#[tokio::test]
+async fn removal_ends_what_is_in_nested_cgroups() {
+    let Some(tree) = Tree::new() else { return };
+    let mark = Mark::new();
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    let path = path_of(&tree, &leaf);
+    fs::create_dir_all(path.join("a/b/c")).expect("they can be made");
+    fs::create_dir_all(path.join("a/d")).expect("they can be made");
+    let (mut leader, _) = sh(&path.join("a/b/c"), &mark, "echo; exec sleep 1000");
+    let refused = fs::remove_dir(&path).expect_err("it isn't empty");
+    assert_eq!(refused.raw_os_error(), Some(Errno::EBUSY as i32));
+    leaf.remove().expect("it can be removed");
+    assert!(!path.exists());
+    assert_eq!(leader.wait().expect("it is a child").signal(), Some(9));
+}
+
+#[test]
+fn leaves_of_one_process_have_names_of_their_own_and_dropping_one_leaves_it() {
+    let Some(tree) = Tree::new() else { return };
+    let [first, second] = [(); 2].map(|()| Leaf::create(tree.path()).expect("it can be made"));
+    assert_ne!(first.name(), second.name());
+    let path = path_of(&tree, &first);
+    drop(first);
+    assert!(path.exists());
+    second.remove().expect("it can be removed");
+}
+
+#[test]
+fn a_leaf_that_is_gone_is_removed_without_complaint_and_used_nothing() {
+    let Some(tree) = Tree::new() else { return };
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    fs::remove_dir(path_of(&tree, &leaf)).expect("it is empty");
+    assert_eq!(leaf.usage(), LeafUsage::default());
+    leaf.remove().expect("it is gone");
+}
+
+#[test]
+fn a_limit_without_its_controller_is_refused_by_the_files_name() {
+    let Some(tree) = Tree::new() else { return };
+    // Nothing was enabled in the tree, so that the leaf has no controller on any host.
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    let none = CgroupLimits::default();
+    let cpu_max = Some(CpuMax { quota_us: 20_000, period_us: 100_000 });
+    let cases = [
+        ("cpu.max", CgroupLimits { cpu_max, ..none.clone() }),
+        ("cpu.weight", CgroupLimits { cpu_weight: Some(50), ..none.clone() }),
+        ("memory.max", CgroupLimits { memory_max: Some(1 << 26), ..none.clone() }),
+        ("pids.max", CgroupLimits { pids_max: Some(10), ..none.clone() }),
+        ("io.max", CgroupLimits { io_max: vec!["8:0 rbps=1".to_owned()], ..none.clone() }),
+    ];
+    for (file, limits) in cases {
+        let refused = leaf.limit(&limits).expect_err("no controller is on");
+        assert_eq!((refused.file, refused.errno), (file, Errno::ENOENT));
+        assert_eq!(refused.to_string(), format!("{file}: no such file or directory"));
+    }
+    leaf.limit(&none).expect("no limit takes no controller");
+    leaf.remove().expect("it can be removed");
+}
+
+#[test]
+fn usage_counts_the_cpu_time_of_every_process_of_the_leaf() {
+    let Some(tree) = Tree::new() else { return };
+    let leaf = Leaf::create(tree.path()).expect("it can be made");
+    // The kernel ends a process at a second of CPU time: in two of them, one after the other.
+    let burn = "(ulimit -t 1; while :; do :; done)";
+    let (mut leader, _) =
+        sh(&path_of(&tree, &leaf), &Mark::new(), &format!("echo; {burn} 2>&1; {burn} 2>&1"));
+    leader.wait().expect("it is a child");
+    let usage = leaf.usage();
+    let used = usage.cpu_user.expect("cpu.stat") + usage.cpu_system.expect("cpu.stat");
+    assert!((1.9..2.6).contains(&used.as_secs_f64()), "{usage:?}");
+    assert_eq!((usage.oom_kills, usage.pids_max_hits), (0, 0));
+    leaf.remove().expect("it can be removed");
+}
