@@ -3,6 +3,8 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
+use runlane::task::CgroupLimits;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::tasks::{cancel, line, sh, spawner};
@@ -13,6 +15,12 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     let runtime = runtime.expect("a runtime can be made");
     match args {
         [role, script] if role == "worker" => runtime.block_on(worker(script)),
+        [role, setting, script] if role == "base" => {
+            if let Err(error) = base(setting, script) {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
         [role, uid, cgroup, program, rest @ ..] if role == "start" => {
             eprintln!("{}", start(uid, cgroup, program, rest));
             return ExitCode::FAILURE;
@@ -41,4 +49,25 @@ fn start(uid: &str, cgroup: &str, program: &str, args: &[String]) -> std::io::Er
     }
     let id: u32 = uid.parse().expect("a user id is a number");
     Command::new(program).args(args).uid(id).gid(id).exec()
+}
+
+/// Opens a base as a worker does, and runs a script in a leaf.
+fn base(setting: &str, script: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let setting = match setting {
+        "auto" => CgroupSetting::Auto,
+        path => CgroupSetting::Directory(path.into()),
+    };
+    let base = Base::open(&setting)?;
+    println!("controllers {:?}, missing {:?}", base.controllers(), base.missing());
+    let leaf = Leaf::create(base.leaves())?;
+    let limits =
+        CgroupLimits { memory_max: Some(32 << 20), pids_max: Some(10), ..CgroupLimits::default() };
+    leaf.limit(&limits)?;
+    let procs = base.leaves().join(leaf.name()).join("cgroup.procs");
+    let script = format!("echo $$ >{}; {script}", procs.display());
+    let status = Command::new("sh").args(["-c", &script]).status()?;
+    println!("{status}, {:?}", leaf.usage());
+    leaf.remove()?;
+    base.close();
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The suite as it runs in the machine.
 
+mod bases;
 mod group;
 pub(crate) mod helper;
 mod limits;
@@ -62,6 +63,11 @@ pub(crate) fn cases() -> Vec<Case> {
             a_fork_bomb_in_a_limited_worker_ends_with_a_cancel,
             a_killed_workers_tasks_end,
             negative_control_a_process_group_does_not_hold_pid_hoppers;
+        bases:
+            a_plain_user_has_limits_in_its_delegated_cgroup,
+            what_is_not_delegated_is_not_taken_over,
+            the_trees_root_is_not_taken_over,
+            what_a_killed_process_has_left_in_its_base_goes_with_the_next;
         limits:
             #[pending] a_task_over_memory_max_is_killed_as_a_whole,
             #[pending] control_a_task_below_memory_max_lives,

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::tasks::{RUNLANE, until};
 
-/// Who a worker is started as, and where.
+/// Who a process is started as, and where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start<'a> {
     pub(super) uid: u32,
@@ -25,6 +25,15 @@ impl Start<'static> {
     /// As root, where the suite is.
     pub(super) fn plain() -> Self {
         Self { uid: 0, cgroup: Path::new("/sys/fs/cgroup/suite") }
+    }
+}
+
+impl Start<'_> {
+    /// The command of a program; without arguments yet.
+    pub(super) fn command(self, program: &str) -> Command {
+        let mut command = Command::new("/bin/vm");
+        command.args(["helper", "start", &self.uid.to_string()]).arg(self.cgroup).arg(program);
+        command
     }
 }
 
@@ -58,8 +67,7 @@ impl Site {
         let path = self.dir.path().join(format!("{name}.toml"));
         fs::write(&path, config).expect("the file is written");
         let log = self.dir.path().join(format!("{name}.log"));
-        let mut command = Command::new("/bin/vm");
-        command.args(["helper", "start", &start.uid.to_string()]).arg(start.cgroup).arg(RUNLANE);
+        let mut command = start.command(RUNLANE);
         command.args(["worker", "--name", name, "--capacity", "4", "--config"]).arg(path);
         command
             .env_clear()

@@ -32,7 +32,7 @@ pub(crate) fn sh(script: &str) -> LaunchPlan {
     LaunchPlan {
         program: Program::Command { command: "sh".to_owned(), args },
         env: vec![("PATH".to_owned(), "/bin".to_owned())],
-        cwd: PathBuf::from("/"),
+        cwd: Some(PathBuf::from("/")),
         sandbox: Sandbox::default(),
         timeout: None,
         stop_signal: TERM,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal::{SIGKILL, SIGTERM};
 
+use super::bases::delegate;
 use super::group::{Group, subgroups};
 use super::programs::{DAEMON, EATER};
 use super::site::{Site, Start};
@@ -19,13 +20,6 @@ fn limited(cgroup: &str) -> String {
         "[worker]\ncgroup = \"{cgroup}\"\nstate_dir = \"/tmp\"\n[[runner]]\nname = \"small\"\n\
          isolation = \"none\"\n[runner.sandbox.cgroup]\nmemory_max = \"32MiB\"\n"
     )
-}
-
-/// Gives a cgroup to a user as `cgroups(7)`'s delegation says.
-fn delegate(group: &Group, uid: u32) {
-    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-        std::os::unix::fs::chown(group.0.join(file), Some(uid), Some(uid)).expect("root may");
-    }
 }
 
 pub(super) async fn a_worker_runs_a_task_from_the_queue() {
