@@ -9,6 +9,7 @@ Usage: cargo test --test vm -- [FLAGS] [FILTER…]
   --pending  run the cases that are marked as pending, too
   --console  print everything that the machine's console says
   --shell    no cases: a shell in the machine; leave it with exit
+  --systemd  the shell in the machine with systemd
 
 Environment:
   RUNLANE_TIERS      tiers that have to run, such as 0,1,2,3: what they lack is then a failure
@@ -30,6 +31,7 @@ pub(crate) struct Args {
     pub(crate) exact: bool,
     pub(crate) pending: bool,
     pub(crate) console: bool,
+    pub(crate) systemd: bool,
 }
 
 impl Args {
@@ -40,6 +42,7 @@ impl Args {
             exact: false,
             pending: false,
             console: false,
+            systemd: false,
         };
         for arg in args {
             match arg.as_str() {
@@ -48,6 +51,7 @@ impl Args {
                 "--shell" => parsed.mode = Mode::Shell,
                 "--exact" => parsed.exact = true,
                 "--pending" => parsed.pending = true,
+                "--systemd" => parsed.systemd = true,
                 "--console" => parsed.console = true,
                 flag if flag.starts_with('-') => {}
                 filter => parsed.filters.push(filter.to_owned()),

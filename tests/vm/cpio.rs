@@ -9,6 +9,7 @@ use std::path::Path;
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
+const LINK: u32 = 0o120_000;
 
 /// Writes an archive. Parent directories come by themselves.
 pub(crate) struct Archive<W> {
@@ -44,6 +45,14 @@ impl<W: Write> Archive<W> {
         let name = path.trim_matches('/');
         self.parent(name)?;
         self.entry(&Entry { name, mode: FILE | mode, device: (0, 0), content })
+    }
+
+    /// Adds a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        let name = path.trim_matches('/');
+        self.parent(name)?;
+        let content = target.as_bytes();
+        self.entry(&Entry { name, mode: LINK | 0o777, device: (0, 0), content })
     }
 
     /// Adds a character device.

@@ -75,7 +75,15 @@ for wish in "$@"; do
       apt-get -qq "${options[@]}" -o APT::Sandbox::User=root update
       fetch_kernel vmlinuz-backports linux-image-cloud-amd64 "${options[@]}"
       ;;
-    --systemd) ;;
+    --systemd)
+      [ ! -e "$cache/systemd" ] || continue
+      mapfile -t packages < <(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
+        --no-breaks --no-replaces --no-enhances systemd | grep -E '^(systemd|lib[a-z0-9.+-]*|zlib1g)$' | sort -u)
+      unpack "$work/systemd" -- "${packages[@]}"
+      # What nothing in the guest reads.
+      (cd "$work/systemd" && rm -rf usr/share var usr/lib/*/perl* usr/lib/*/gconv)
+      mv "$work/systemd" "$cache/systemd"
+      ;;
     *) echo "unknown argument $wish"; exit 2 ;;
   esac
 done

@@ -1,5 +1,6 @@
-//! What `cargo test --test vm` does: builds the image, boots it, and judges what it says.
+//! What `cargo test --test vm` does: a machine for each tier, and a judgement of what it says.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use runlane::devserver::{FindOptions, find};
 
 use super::args::{Args, HELP, Mode};
-use super::guest::{Case, cases};
+use super::guest::{Case, Tier, cases};
 use super::image::{self, Program};
 use super::judge::Judge;
 use super::needs::{self, Needs};
@@ -25,118 +26,125 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
     match args.mode {
         Mode::Help => println!("{HELP}"),
         Mode::List => cases().iter().for_each(|case| println!("{}: test", case.name)),
-        Mode::Run | Mode::Shell => return with_needs(&args),
+        Mode::Run | Mode::Shell => return work(&args),
     }
     ExitCode::SUCCESS
 }
 
-fn with_needs(args: &Args) -> ExitCode {
-    let needs = match Needs::find() {
-        Ok(needs) => needs,
-        Err(missing) if needs::demanded("2") => {
-            println!("tier 2 is demanded by RUNLANE_TIERS and can't run: missing {missing}");
-            return ExitCode::FAILURE;
-        }
-        Err(missing) => {
-            println!("SKIPPED tier 2: missing {missing}");
-            println!(
-                "\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"
-            );
-            return ExitCode::SUCCESS;
-        }
-    };
-    // One thread: the machine ends with the thread that has started it.
+fn work(args: &Args) -> ExitCode {
+    // One thread: a machine ends with the thread that has started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     runtime.block_on(async {
-        // Cancel safe: the machine and the image end with the future.
-        tokio::select! {
-            code = work(args, &needs) => code.unwrap_or_else(|error| {
-                println!("tier 2: {error}");
+        if args.mode == Mode::Shell {
+            return shell(args).await.unwrap_or_else(|error| {
+                println!("{error}");
                 ExitCode::FAILURE
-            }),
-            _ = tokio::signal::ctrl_c(), if args.mode == Mode::Run => ExitCode::from(130),
+            });
+        }
+        // Cancel safe: the machine and its image end with the future.
+        tokio::select! {
+            code = run_all(args) => code,
+            _ = tokio::signal::ctrl_c() => ExitCode::from(130),
         }
     })
 }
 
-async fn work(args: &Args, needs: &Needs) -> std::io::Result<ExitCode> {
-    if args.mode == Mode::Shell {
-        let directory = tempfile::tempdir()?;
-        let image = image::build(directory.path(), &needs.busybox, &programs().await?)?;
-        qemu::shell(needs, &image).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    run_cases(args, needs).await
+async fn shell(args: &Args) -> io::Result<ExitCode> {
+    let tier = if args.systemd { Tier::Systemd } else { Tier::Kernel };
+    let needs =
+        Needs::find(tier).map_err(|missing| io::Error::other(format!("missing {missing}")))?;
+    let directory = tempfile::tempdir()?;
+    let image = build(&needs, directory.path()).await?;
+    qemu::shell(&needs, &image).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn run_cases(args: &Args, needs: &Needs) -> std::io::Result<ExitCode> {
+/// How many cases went which way.
+#[derive(Debug, Default)]
+struct Count {
+    passed: usize,
+    ignored: usize,
+    filtered: usize,
+    failures: Vec<(String, String)>,
+}
+
+async fn run_all(args: &Args) -> ExitCode {
     let start = Instant::now();
-    let all = cases();
-    let (wanted, filtered): (Vec<_>, Vec<_>) = all.iter().partition(|case| args.wants(case.name));
-    let (pending, wanted): (Vec<&Case>, Vec<_>) =
-        wanted.into_iter().partition(|case| case.pending && !args.pending);
-    let names: Vec<_> = wanted.iter().map(|case| case.name).collect();
-    println!("\nrunning {} tests in a virtual machine", names.len());
-    pending.iter().for_each(|case| println!("test {} ... ignored, pending", case.name));
-    let failures = if names.is_empty() { Vec::new() } else { boot(args, needs, &names).await? };
+    let mut count = Count::default();
+    for tier in Tier::ALL {
+        run_tier(args, tier, &mut count).await;
+    }
+    let Count { passed, ignored, filtered, failures } = count;
     if !failures.is_empty() {
         println!("\nfailures:");
         failures.iter().for_each(|(name, why)| println!("    {name}: {why}"));
     }
     let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {verdict}. {} passed; {} failed; {} ignored; 0 measured; {} filtered out; \
-         finished in {:.2}s\n",
-        names.len().saturating_sub(failures.len()),
+        "\ntest result: {verdict}. {passed} passed; {} failed; {ignored} ignored; 0 measured; \
+         {filtered} filtered out; finished in {:.2}s\n",
         failures.len(),
-        pending.len(),
-        filtered.len(),
         start.elapsed().as_secs_f64()
     );
-    Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn programs() -> std::io::Result<Vec<Program>> {
-    let found = find(&FindOptions::from_variables(|name| std::env::var_os(name))).await;
-    let nats = found.map_err(std::io::Error::other)?.path;
-    Ok(vec![
-        Program { file: PathBuf::from(env!("CARGO_BIN_EXE_runlane")), path: "bin/runlane" },
-        Program { file: std::env::current_exe()?, path: "bin/vm" },
-        Program { file: nats, path: "bin/nats-server" },
-    ])
+async fn run_tier(args: &Args, tier: Tier, count: &mut Count) {
+    let all: Vec<Case> = cases().into_iter().filter(|case| case.tier == tier).collect();
+    let (wanted, filtered): (Vec<_>, Vec<_>) = all.iter().partition(|case| args.wants(case.name));
+    count.filtered += filtered.len();
+    let (pending, wanted): (Vec<&Case>, Vec<_>) =
+        wanted.into_iter().partition(|case| case.pending && !args.pending);
+    count.ignored += pending.len();
+    let names: Vec<_> = wanted.iter().map(|case| case.name).collect();
+    let number = tier.number();
+    println!("\nrunning {} tests of tier {number}", names.len());
+    pending.iter().for_each(|case| println!("test {} ... ignored, pending", case.name));
+    if names.is_empty() {
+        return;
+    }
+    let ended = match Needs::find(tier) {
+        Ok(needs) => boot(args, tier, &needs, &names).await,
+        Err(missing) if needs::demanded(tier) => {
+            Err(io::Error::other(format!("RUNLANE_TIERS demands it; missing {missing}")))
+        }
+        Err(missing) => return println!("SKIPPED tier {number}: missing {missing}"),
+    };
+    let failures =
+        ended.unwrap_or_else(|error| vec![(format!("tier {number}"), error.to_string())]);
+    let failed = names.iter().filter(|name| failures.iter().any(|(failed, _)| failed == *name));
+    count.passed += names.len() - failed.count();
+    count.failures.extend(failures);
 }
 
 /// Boots a machine for the cases. Returns the failures.
 async fn boot(
     args: &Args,
+    tier: Tier,
     needs: &Needs,
     names: &[&str],
-) -> std::io::Result<Vec<(String, String)>> {
+) -> io::Result<Vec<(String, String)>> {
     let directory = tempfile::tempdir()?;
-    let image = image::build(directory.path(), &needs.busybox, &programs().await?)?;
+    let image = build(needs, directory.path()).await?;
     let nonce = uuid::Uuid::new_v4().simple().to_string();
-    // By number, because the kernel's command line is short.
-    let wanted =
-        |(number, case): (usize, Case)| names.contains(&case.name).then(|| number.to_string());
-    let numbers: Vec<_> = cases().into_iter().enumerate().filter_map(wanted).collect();
-    let (list, seconds) = (numbers.join(","), LIMIT.as_secs());
+    let (list, seconds) = (numbers(names), LIMIT.as_secs());
     let variables = format!("VM_NONCE={nonce} VM_CASES={list} VM_SECONDS={seconds}");
     let mut machine = Machine::boot(needs, &image, &variables, LIMIT)?;
-    let mut judge = Judge::new(&nonce);
+    let mut judge = Judge::new(tier, &nonce);
     let mut console = Vec::new();
     let hung = loop {
         match machine.next().await {
             Said::Off => break false,
             Said::Hung => break true,
             Said::Line(line) => {
-                if args.console {
-                    println!("console: {line}");
+                let heard = judge.hear(&line);
+                match &heard {
+                    Some(said) => println!("{said}"),
+                    None if args.console => println!("console: {line}"),
+                    None => {}
                 }
-                if let Some(said) = judge.hear(&line) {
-                    println!("{said}");
-                }
-                console.push(line);
+                console.extend(heard.is_none().then_some(line));
             }
         }
     };
@@ -151,4 +159,22 @@ async fn boot(
         console.iter().skip(skipped).for_each(|line| println!("    {line}"));
     }
     Ok(failures)
+}
+
+/// The cases by number, because the kernel's command line is short.
+fn numbers(names: &[&str]) -> String {
+    let number =
+        |(number, case): (usize, Case)| names.contains(&case.name).then(|| number.to_string());
+    cases().into_iter().enumerate().filter_map(number).collect::<Vec<_>>().join(",")
+}
+
+async fn build(needs: &Needs, directory: &std::path::Path) -> io::Result<PathBuf> {
+    let found = find(&FindOptions::from_variables(|name| std::env::var_os(name))).await;
+    let nats = found.map_err(io::Error::other)?.path;
+    let programs = [
+        Program { file: PathBuf::from(env!("CARGO_BIN_EXE_runlane")), path: "bin/runlane" },
+        Program { file: std::env::current_exe()?, path: "bin/vm" },
+        Program { file: nats, path: "bin/nats-server" },
+    ];
+    image::build(directory, &needs.busybox, &programs, needs.system.as_deref())
 }

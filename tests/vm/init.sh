@@ -1,8 +1,36 @@
 #!/bin/busybox sh
-# The first process of the virtual machine: makes a plain host with cgroup v2 around the suite. Its
-# variables come from the kernel's command line.
+# The first process of the virtual machine: makes a plain host with cgroup v2 around the suite, or becomes
+# systemd. Its variables come from the kernel's command line.
+
+# Never on a host: only the machine's kernel starts it as its first process with these.
+if [ $$ != 1 ] || [ -z "$VM_SECONDS" ]; then
+  echo 'This is the first process of a virtual machine.'
+  exit 1
+fi
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/root TMPDIR=/tmp
+suite="/bin/vm __guest $VM_CASES"
+[ -z "$VM_SHELL" ] || suite='setsid cttyhack sh'
+
+if [ -n "$VM_SYSTEMD" ]; then
+  # It mounts what is needed. The unit's default dependencies would start what real hosts need.
+  mkdir -p /etc/systemd/system
+  {
+    echo '[Unit]'
+    echo 'DefaultDependencies=no'
+    echo '[Service]'
+    echo "Environment=PATH=/bin HOME=/root TMPDIR=/tmp VM_NONCE=$VM_NONCE"
+    echo "ExecStart=/bin/sh -c 'ip link set lo up; chmod 1777 /tmp; $suite; poweroff -f'"
+    echo 'ExecStopPost=/bin/poweroff -f'
+    echo "RuntimeMaxSec=$VM_SECONDS"
+    echo 'StandardInput=tty-force'
+    echo 'StandardOutput=tty'
+    echo 'StandardError=tty'
+    echo 'TTYPath=/dev/console'
+  } >/etc/systemd/system/suite.service
+  exec /lib/systemd/systemd --unit=suite.service --log-level=warning --log-target=kmsg --show-status=false
+fi
+
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
@@ -25,10 +53,6 @@ mkdir /sys/fs/cgroup/suite
 echo 10000 >/sys/fs/cgroup/suite/cpu.weight
 echo $$ >/sys/fs/cgroup/suite/cgroup.procs
 # Without this the machine would live on if the suite hung, and nobody was there to kill it.
-(sleep ${VM_SECONDS:-300}; echo "$VM_NONCE guest out of time"; poweroff -f) &
-if [ -n "$VM_SHELL" ]; then
-  setsid cttyhack sh
-else
-  /bin/vm guest $VM_CASES
-fi
+(sleep $VM_SECONDS; echo "$VM_NONCE guest out of time"; poweroff -f) &
+$suite
 poweroff -f

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use super::guest::Tier;
+
 /// What the guest has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Judge {
+    tier: Tier,
     nonce: String,
     /// By case: None if it passed, or why it failed.
     pub(crate) results: BTreeMap<String, Option<String>>,
@@ -15,8 +18,8 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn new(nonce: &str) -> Self {
-        Self { nonce: nonce.to_owned(), ..Self::default() }
+    pub(crate) fn new(tier: Tier, nonce: &str) -> Self {
+        Self { tier, nonce: nonce.to_owned(), results: BTreeMap::new(), verdict: None }
     }
 
     /// Takes a line of the console. Returns what to print of it.
@@ -35,7 +38,8 @@ impl Judge {
                 None
             }
             ("kernel", release, _) => {
-                Some(format!("tier 2 runs: Linux {release} in qemu, with cgroup v2"))
+                let (tier, has) = (self.tier.number(), self.tier.has());
+                Some(format!("tier {tier} runs: Linux {release} in qemu, with {has}"))
             }
             ("guest", _, _) => Some(said.trim_start().to_owned()),
             _ => None,

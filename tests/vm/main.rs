@@ -31,8 +31,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.split_first() {
-        Some((role, rest)) if role == "guest" => guest::run(rest),
-        Some((role, rest)) if role == "helper" => guest::helper::run(rest),
+        Some((role, rest)) if role == "__guest" => guest::run(rest),
+        Some((role, rest)) if role == "__helper" => guest::helper::run(rest),
         _ => host::run(&args),
     }
 }

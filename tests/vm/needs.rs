@@ -2,22 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
+use super::guest::Tier;
+
 /// What a machine is made of.
 #[derive(Debug)]
 pub(crate) struct Needs {
     pub(crate) qemu: PathBuf,
     pub(crate) busybox: PathBuf,
     pub(crate) kernel: PathBuf,
+    /// The packages of systemd, unpacked. None: the machine has none.
+    pub(crate) system: Option<PathBuf>,
 }
 
 impl Needs {
-    /// Finds everything, or says what is missing and what gives it.
-    pub(crate) fn find() -> Result<Self, String> {
+    /// Finds what a tier needs, or says what is missing and what gives it.
+    pub(crate) fn find(tier: Tier) -> Result<Self, String> {
         let cache = cache();
         let kernel = std::env::var_os("RUNLANE_VM_KERNEL").filter(|value| !value.is_empty());
         let qemu = on_path("qemu-system-x86_64");
         let busybox = Some(cache.join("busybox"));
         let kernel = Some(kernel.map_or_else(|| cache.join("vmlinuz"), PathBuf::from));
+        let system = cache.join("systemd");
         let mut missing = Vec::new();
         let mut take = |what: &str, package: &str, path: Option<PathBuf>| {
             let path = path.filter(|path| path.is_file());
@@ -30,14 +35,19 @@ impl Needs {
             qemu: take("qemu-system-x86_64", "package qemu-system-x86", qemu),
             busybox: take("busybox", "package busybox-static", busybox),
             kernel: take("a kernel", "package linux-image-cloud-amd64", kernel),
+            system: (tier == Tier::Systemd).then_some(system),
         };
+        if needs.system.as_ref().is_some_and(|system| !system.is_dir()) {
+            missing.push("systemd (package systemd and what it depends on)".to_owned());
+        }
         if cfg!(not(target_arch = "x86_64")) {
             missing.push("an x86-64 machine, as the guest's programs are this one's".to_owned());
         }
         if missing.is_empty() {
             return Ok(needs);
         }
-        Err(format!("{}; tests/vm/fetch.sh, run as root, gets them", missing.join(", ")))
+        let missing = missing.join(", ");
+        Err(format!("{missing}; `tests/vm/fetch.sh --systemd`, run as root, gets all of it"))
     }
 }
 
@@ -48,9 +58,9 @@ pub(crate) fn cache() -> PathBuf {
 }
 
 /// Whether a tier has to run.
-pub(crate) fn demanded(tier: &str) -> bool {
+pub(crate) fn demanded(tier: Tier) -> bool {
     let tiers = std::env::var("RUNLANE_TIERS").unwrap_or_default();
-    tiers.split(',').any(|demanded| demanded.trim() == tier)
+    tiers.split(',').any(|demanded| demanded.trim() == tier.number())
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

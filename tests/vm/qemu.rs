@@ -77,6 +77,7 @@ fn qemu(needs: &Needs, image: &Path, variables: &str) -> Command {
     command.args(["-display", "none", "-nodefaults", "-no-reboot"]);
     command.arg("-kernel").arg(&needs.kernel).arg("-initrd").arg(image);
     let quiet = "console=ttyS0 quiet loglevel=1 panic=-1 rdinit=/init";
-    command.arg("-append").arg(format!("{quiet} {variables}"));
+    let systemd = if needs.system.is_some() { "VM_SYSTEMD=1" } else { "" };
+    command.arg("-append").arg(format!("{quiet} {systemd} {variables}"));
     command
 }

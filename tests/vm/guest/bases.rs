@@ -29,7 +29,7 @@ pub(super) fn delegate(group: &Group, uid: u32) {
 /// processes.
 fn base(setting: &str, start: Start<'_>, script: &str) -> Command {
     let mut command = start.command("/bin/vm");
-    command.args(["helper", "base", setting, script]);
+    command.args(["__helper", "base", setting, script]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

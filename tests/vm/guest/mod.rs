@@ -9,6 +9,7 @@ mod processes;
 mod programs;
 mod site;
 mod tasks;
+mod units;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -26,10 +27,39 @@ const CASE_LIMIT: Duration = Duration::from_secs(60);
 /// How long what a case has left may take to go.
 const QUIET_LIMIT: Duration = Duration::from_secs(5);
 
+/// What cases need of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// A kernel.
+    Kernel,
+    /// systemd as the first process, too.
+    Systemd,
+}
+
+impl Tier {
+    pub(crate) const ALL: [Self; 2] = [Self::Kernel, Self::Systemd];
+
+    /// As in docs/testing.md and RUNLANE_TIERS.
+    pub(crate) fn number(self) -> &'static str {
+        match self {
+            Self::Kernel => "2",
+            Self::Systemd => "3",
+        }
+    }
+
+    pub(crate) fn has(self) -> &'static str {
+        match self {
+            Self::Kernel => "cgroup v2",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
 /// One test.
 pub(crate) struct Case {
     /// A sentence about behaviour, as the function's name.
     pub(crate) name: &'static str,
+    pub(crate) tier: Tier,
     /// It needs something that is not there yet.
     pub(crate) pending: bool,
     run: fn() -> Pin<Box<dyn Future<Output = ()>>>,
@@ -37,9 +67,10 @@ pub(crate) struct Case {
 
 /// Makes cases of async functions.
 macro_rules! cases {
-    ($($module:ident: $($(#[$pending:ident])? $name:ident),+ $(,)?;)+) => {
+    ($($tier:ident $module:ident: $($(#[$pending:ident])? $name:ident),+ $(,)?;)+) => {
         vec![$($(Case {
             name: stringify!($name),
+            tier: Tier::$tier,
             pending: cases!(@pending $($pending)?),
             run: || Box::pin($module::$name()),
         }),+),+]
@@ -51,24 +82,24 @@ macro_rules! cases {
 /// All cases, in the order in which they run.
 pub(crate) fn cases() -> Vec<Case> {
     cases! {
-        platform:
+        Kernel platform:
             the_kernel_kills_what_passes_memory_max,
             the_kernel_refuses_forks_past_pids_max,
             the_kernel_holds_cpu_max,
             cgroup_kill_ends_a_fork_bomb_without_a_limit;
-        processes:
+        Kernel processes:
             a_setsid_daemon_ends_with_a_cancel,
             four_hundred_setsid_children_end_with_their_leader,
             pid_hoppers_end_with_a_cancel,
             a_fork_bomb_in_a_limited_worker_ends_with_a_cancel,
             a_killed_workers_tasks_end,
             negative_control_a_process_group_does_not_hold_pid_hoppers;
-        bases:
+        Kernel bases:
             a_plain_user_has_limits_in_its_delegated_cgroup,
             what_is_not_delegated_is_not_taken_over,
             the_trees_root_is_not_taken_over,
             what_a_killed_process_has_left_in_its_base_goes_with_the_next;
-        limits:
+        Kernel limits:
             #[pending] a_task_over_memory_max_is_killed_as_a_whole,
             #[pending] control_a_task_below_memory_max_lives,
             #[pending] a_task_over_pids_max_gets_eagain,
@@ -78,19 +109,31 @@ pub(crate) fn cases() -> Vec<Case> {
             #[pending] a_fork_bomb_at_its_limit_ends_with_a_cancel,
             #[pending] a_fork_bomb_without_a_limit_ends_with_a_cancel,
             #[pending] everyone_who_escapes_ends_in_a_leaf;
-        workers:
+        Kernel workers:
             a_worker_runs_a_task_from_the_queue,
             #[pending] an_outcome_says_that_the_task_was_killed_for_want_of_memory,
             #[pending] a_plain_user_limits_tasks_in_its_delegated_cgroup,
             #[pending] a_plain_user_without_delegation_is_refused_the_limit,
             #[pending] the_root_of_the_tree_is_not_taken_over,
             #[pending] what_a_killed_worker_has_left_is_removed_by_the_next;
+        Systemd units:
+            a_delegated_unit_of_a_plain_user_limits_its_tasks,
+            a_unit_without_delegation_takes_nothing_over,
+            stopping_the_workers_unit_leaves_nothing,
+            a_worker_that_is_killed_in_its_unit_leaves_nothing,
+            #[pending] the_workers_unit_kills_a_task_for_want_of_memory;
     }
 }
 
 /// Runs cases by their numbers, as `3,4`, and says on the console how each went.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let nonce = std::env::var("VM_NONCE").unwrap_or_default();
+    // Fork bombs are among the cases.
+    let booted = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if nonce.is_empty() || !booted.contains(&nonce) {
+        eprintln!("the cases run in their virtual machine only");
+        return ExitCode::FAILURE;
+    }
     let wanted: BTreeSet<usize> = args
         .iter()
         .flat_map(|list| list.split(','))

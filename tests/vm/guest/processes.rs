@@ -52,7 +52,7 @@ pub(super) async fn a_killed_workers_tasks_end() {
 /// Starts a worker in a cgroup, and waits until its task is ready. It cancels it when its own standard
 /// input ends.
 async fn worker(cage: &Group, script: &str) -> Child {
-    let mut command = cage.command("exec /bin/vm helper worker \"$SCRIPT\"");
+    let mut command = cage.command("exec /bin/vm __helper worker \"$SCRIPT\"");
     command.env("SCRIPT", script);
     let mut worker = command.spawn().expect("the worker can be started");
     let output = worker.stdout.as_mut().expect("it is piped");

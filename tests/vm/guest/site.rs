@@ -32,7 +32,7 @@ impl Start<'_> {
     /// The command of a program; without arguments yet.
     pub(super) fn command(self, program: &str) -> Command {
         let mut command = Command::new("/bin/vm");
-        command.args(["helper", "start", &self.uid.to_string()]).arg(self.cgroup).arg(program);
+        command.args(["__helper", "start", &self.uid.to_string()]).arg(self.cgroup).arg(program);
         command
     }
 }
@@ -52,6 +52,10 @@ impl Site {
         let options = DevServerOptions::new("/bin/nats-server", dir.path().join("nats"));
         let server = DevServer::start(options).await.expect("nats-server starts");
         Self { server, dir }
+    }
+
+    pub(super) fn url(&self) -> String {
+        self.server.url()
     }
 
     /// The binary, with nothing of the environment that could change what it does.
