@@ -109,10 +109,15 @@ async fn run_tier(args: &Args, tier: Tier, count: &mut Count) {
         Err(missing) if needs::demanded(tier) => {
             Err(io::Error::other(format!("RUNLANE_TIERS demands it; missing {missing}")))
         }
-        Err(missing) => return println!("SKIPPED tier {number}: missing {missing}"),
+        Err(missing) => {
+            count.ignored += names.len();
+            return println!("SKIPPED tier {number}: missing {missing}");
+        }
     };
-    let failures =
-        ended.unwrap_or_else(|error| vec![(format!("tier {number}"), error.to_string())]);
+    let all_failed = |error: io::Error| {
+        names.iter().map(|name| ((*name).to_owned(), format!("did not run: {error}"))).collect()
+    };
+    let failures: Vec<(String, String)> = ended.unwrap_or_else(all_failed);
     let failed = names.iter().filter(|name| failures.iter().any(|(failed, _)| failed == *name));
     count.passed += names.len() - failed.count();
     count.failures.extend(failures);

@@ -121,7 +121,11 @@ async fn run_a_daemon(site: &Site) {
 
 pub(super) async fn stopping_the_workers_unit_leaves_nothing() {
     let site = Site::new().await;
-    start_worker(&site, "[worker]\ndrain_timeout = \"1s\"\n").await;
+    start_worker(
+        &site,
+        "[worker]\ndrain_timeout = \"1s\"\n[[runner]]\nname = \"r\"\ngrace = \"1s\"\n",
+    )
+    .await;
     run_a_daemon(&site).await;
     assert!(systemctl(&["stop", WORKER]).await);
     assert_eq!(unit_pids(), [0; 0], "{}", log());
