@@ -77,7 +77,9 @@ async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
     let Launched { mut process, .. } = spawner.launch(plan).await.expect("it can be launched");
     let started = start.elapsed();
     process.wait().await.expect("it ends");
-    (started, start.elapsed())
+    let ended = start.elapsed();
+    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    (started, ended)
 }
 
 fn plans() -> Vec<(&'static str, LaunchPlan)> {
@@ -90,6 +92,7 @@ fn plan(sandbox: Sandbox) -> LaunchPlan {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: Some(PathBuf::from("/")),
         sandbox,
+        missing: std::collections::BTreeMap::new(),
         timeout: None,
         stop_signal: 15,
         grace: Duration::from_secs(5),

@@ -1,17 +1,18 @@
 //! `runlane check`: is this configuration, this spec, or this installation in order?
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::exit::{Failure, INVALID};
+use super::exit::{CONFIG, Failure, INVALID};
 use super::global::{GlobalArgs, open};
-use super::specs;
+use super::isolation::{self, ThisHost, Verdict};
 use super::task_args::list;
-use super::{say, text};
+use super::{say, specs};
 use crate::client::Client;
-use crate::config::{Config, RawConfig};
+use crate::config::{Config, RawConfig, RunnerConfig};
 use crate::wire::LaneId;
 
 /// Check a configuration, specs, or (without an argument) the connection, streams and this host
@@ -32,8 +33,25 @@ pub(super) async fn run(global: &GlobalArgs, args: &CheckArgs) -> Result<u8, Fai
 
 fn check_config(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
     let config = Config::load(Some(Path::new(file)), RawConfig::default())?;
-    let runners: Vec<&str> = config.worker.runners.iter().map(|runner| &*runner.name).collect();
-    ok(global, file, &format!("a configuration with the runners {}", runners.join(", ")))
+    let host = Arc::clone(&ThisHost::probe(&config.worker.cgroup)?.host);
+    let verdict = |runner: &RunnerConfig| Verdict::of(&runner.isolation, &host);
+    let runners = config.worker.runners.iter();
+    let runners: Vec<_> = runners
+        .map(|runner| CheckedRunner { name: &runner.name, on_this_host: verdict(runner) })
+        .collect();
+    let all_ok = runners.iter().all(|runner| runner.on_this_host.ok);
+    if global.json {
+        say::json(&Checked { file, ok: all_ok, runners: &runners })?;
+        return if all_ok { Ok(0) } else { Err(Failure::silent(CONFIG)) };
+    }
+    // A worker would refuse to start; the same words.
+    drop(isolation::fit(&config)?);
+    ok(global, file, &format!("a configuration with {} runner(s)", runners.len()))?;
+    for CheckedRunner { name, on_this_host } in runners.iter().filter(|_| !global.quiet) {
+        let (preset, text) = (on_this_host.preset, on_this_host.text());
+        say::line(format!("  runner {name}, isolation {preset} on this host: {text}"))?;
+    }
+    Ok(0)
 }
 
 fn check_specs(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
@@ -56,11 +74,20 @@ fn check_specs(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
 struct Checked<'a> {
     file: &'a str,
     ok: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    runners: &'a [CheckedRunner<'a>],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CheckedRunner<'a> {
+    name: &'a str,
+    on_this_host: Verdict,
 }
 
 fn ok(global: &GlobalArgs, file: &str, what: &str) -> Result<u8, Failure> {
     if global.json {
-        say::json(&Checked { file, ok: true })?;
+        say::json(&Checked { file, ok: true, runners: &[] })?;
     } else if !global.quiet {
         say::line(format!("{file}: ok, {what}"))?;
     }
@@ -78,6 +105,7 @@ struct Installation {
     lanes: usize,
     workers: usize,
     host: std::collections::BTreeMap<String, String>,
+    presets: Vec<Verdict>,
 }
 
 async fn check_installation(global: &GlobalArgs) -> Result<u8, Failure> {
@@ -86,6 +114,7 @@ async fn check_installation(global: &GlobalArgs) -> Result<u8, Failure> {
     let client = Client::new(bus.clone());
     // The default lane is there if and only if the namespace is set up.
     crate::nats::topology::lane_lease(&bus, &LaneId::default_lane()).await?;
+    let host = Arc::clone(&ThisHost::probe(&config.worker.cgroup)?.host);
     let found = Installation {
         server: connected.server.server_name.clone(),
         server_version: connected.version.to_string(),
@@ -93,20 +122,29 @@ async fn check_installation(global: &GlobalArgs) -> Result<u8, Failure> {
         namespace: config.namespace.to_string(),
         lanes: client.lanes().await?.len(),
         workers: client.workers().await?.workers.len(),
-        host: crate::worker::features(),
+        host: crate::worker::features(&host),
+        presets: isolation::presets(&host, &config.worker.work_root),
     };
     if global.json {
         say::json(&found)?;
         return Ok(0);
     }
-    let Installation { server, server_version, max_payload, namespace, lanes, workers, host } =
-        found;
-    say::line(format!(
-        "server     {server}, nats-server {server_version}, max_payload {max_payload}"
-    ))?;
-    say::line(format!(
-        "namespace  {namespace}: set up, {lanes} lane(s), {workers} live worker(s)"
-    ))?;
-    say::line(format!("this host  {}", text::labels(&host)))?;
+    say::out(found.text().as_bytes())?;
     Ok(0)
+}
+
+impl Installation {
+    fn text(&self) -> String {
+        let Self { server, server_version, max_payload, namespace, lanes, workers, .. } = self;
+        let mut lines = vec![
+            format!("server     {server}, nats-server {server_version}, max_payload {max_payload}"),
+            format!("namespace  {namespace}: set up, {lanes} lane(s), {workers} live worker(s)"),
+            "this host".to_owned(),
+        ];
+        lines.extend(self.host.iter().map(|(feature, what)| format!("  {feature:<18}  {what}")));
+        lines.push("isolation".to_owned());
+        let verdicts = self.presets.iter();
+        lines.extend(verdicts.map(|it| format!("  {:<18}  {}", it.preset, it.text())));
+        lines.join("\n") + "\n"
+    }
 }

@@ -6,6 +6,8 @@ use clap::Args;
 
 use super::exit::{FAILED, Failure, UNAVAILABLE};
 use super::global::{GlobalArgs, open};
+use super::isolation::{self, Fitted};
+use super::isolation_args::PresetArg;
 use super::run::Stops;
 use super::{say, worker};
 use crate::config::{Config, Secret};
@@ -37,6 +39,10 @@ pub(super) struct DevArgs {
     #[arg(long, env = "RUNLANE_CAPACITY", value_name = "N")]
     capacity: Option<u32>,
 
+    /// Preset of isolation of tasks [default: standard]
+    #[arg(long, value_enum, env = "RUNLANE_ISOLATION", value_name = "PRESET")]
+    isolation: Option<PresetArg>,
+
     /// Label of the worker. Can be repeated
     #[arg(
         long,
@@ -60,13 +66,18 @@ pub(super) async fn run(global: &GlobalArgs, args: DevArgs) -> Result<u8, Failur
     // The server's own address is put in below; credentials have no meaning for it.
     raw.nats = crate::config::RawNats::default();
     let resolve = |raw| Config::load(None, raw).map_err(Failure::from);
-    worker::start_log(&resolve(raw.clone())?)?;
+    if let Some(preset) = args.isolation {
+        raw = raw.with_isolation(preset.preset());
+    }
+    let early = resolve(raw.clone())?;
+    worker::start_log(&early)?;
+    let isolation = isolation::fit(&early)?;
     // Before the server, so that a signal can't end us without ending it.
     let stops = Stops::listen()?;
     let mut server = start_server(&args).await?;
     raw.nats.servers = Some(vec![Secret::new(server.url())]);
     let config = resolve(raw)?;
-    let done = work(global, &config, &mut server, args.port, stops).await;
+    let done = work(global, &config, isolation, &mut server, args.port, stops).await;
     let stopped = server.stop().await;
     let code = done?;
     stopped.map_err(|error| Failure::of(FAILED, &error))?;
@@ -102,6 +113,7 @@ fn default_dir() -> Result<PathBuf, Failure> {
 async fn work(
     global: &GlobalArgs,
     config: &Config,
+    isolation: Fitted,
     server: &mut DevServer,
     asked_port: u16,
     stops: Stops,
@@ -121,7 +133,7 @@ async fn work(
     // Cancel safe: if the server is gone, dropping the worker kills its tasks; they run again when both
     // are back.
     let served = tokio::select! {
-        served = worker::serve(config, name, &connected, bus, stops) => served,
+        served = worker::serve(config, name, isolation, &connected, bus, stops) => served,
         ended = server.ended() => {
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             let message = format!("nats-server ended by itself ({how}); its log is {log}");

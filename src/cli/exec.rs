@@ -10,9 +10,11 @@ use super::exit::{
     self, CANCELED, CANNOT_EXECUTE, FAILED, Failure, INVALID, NOT_FOUND, TIMEOUT, USAGE,
 };
 use super::global::GlobalArgs;
+use super::isolation::{self, Fitted};
 use super::run::Stops;
 use super::task_args::{TaskArgs, list};
 use super::{say, specs};
+use crate::config::{Config, RawConfig};
 use crate::exec::{Ended, ExitStatus, LaunchError, Launched, Spawner, Stop, set_stop, supervise};
 use crate::output::chunk::{DEFAULT_CHUNK_MAX, DEFAULT_COALESCE};
 use crate::output::{Chunk, ChunkerSettings, PumpSettings, pump};
@@ -25,7 +27,8 @@ const CHUNKS: usize = 8;
 /// Run a task here, by the executor that workers use, without NATS
 ///
 /// One attempt: it shows what a worker would do with the spec, with the same environment, signals and
-/// clean-up. Labels, slots and retries have no effect here.
+/// clean-up, by default as under a worker without a configuration. --isolation is the runner's preset
+/// here, and the task's. Labels, slots and retries have no effect.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
     /// File with one spec (JSON or YAML); - is stdin
@@ -41,7 +44,9 @@ pub(super) struct ExecArgs {
 }
 
 pub(super) async fn run(global: &GlobalArgs, args: &ExecArgs) -> Result<u8, Failure> {
-    let plan = args.plan()?;
+    // Its cgroup and work directory are there until the task is gone.
+    let (config, fitted) = args.fitted()?;
+    let plan = args.plan(&config, &fitted)?;
     let mut stops = Stops::listen()?;
     let launched = match Spawner::of_this_program().launch(&plan).await {
         Ok(launched) => launched,
@@ -128,7 +133,10 @@ fn tell(global: &GlobalArgs, ended: &Ended) -> u8 {
 }
 
 impl ExecArgs {
-    fn plan(&self) -> Result<LaunchPlan, Failure> {
+    fn plan(&self, config: &Config, fitted: &Fitted) -> Result<LaunchPlan, Failure> {
+        let mut runners = config.worker.runners.iter().zip(fitted.runners.clone());
+        let policy = runners.next().map(|(runner, isolation)| runner.policy([], isolation));
+        let policy: RunnerPolicy = policy.expect("a configuration has a runner");
         let mut spec = self.spec()?;
         let id = spec.id.get_or_insert_with(TaskId::generate).clone();
         let task = parse(&canonical(&spec), Some(&id)).map_err(|problems| {
@@ -142,9 +150,18 @@ impl ExecArgs {
             lane: LaneId::default_lane(),
             worker,
         };
-        // As for a worker without a configuration.
-        plan(&task, &RunnerPolicy::default(), &identity)
-            .map_err(|error| Failure::of(INVALID, &error))
+        plan(&task, &policy, &identity).map_err(|error| Failure::of(INVALID, &error))
+    }
+
+    /// The isolation of a worker without a configuration.
+    fn fitted(&self) -> Result<(Config, Fitted), Failure> {
+        let mut raw = RawConfig::default();
+        if let Some(preset) = self.task.isolation.isolation {
+            raw = raw.with_isolation(preset.preset());
+        }
+        let config = Config::load(None, raw)?;
+        let fitted = isolation::fit(&config)?;
+        Ok((config, fitted))
     }
 
     fn spec(&self) -> Result<TaskSpec, Failure> {

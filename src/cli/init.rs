@@ -1,6 +1,6 @@
 //! `runlane init`: make the streams and buckets of a namespace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::global::{GlobalArgs, open};
 use super::{say, settings};
-use crate::config::Config;
+use crate::config::{Config, RawConfig};
 use crate::nats::topology::ensure;
 
 /// Make the streams and buckets of the namespace; what is there already is checked, never changed
@@ -35,7 +35,7 @@ struct Line<'a> {
 pub(super) async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<u8, Failure> {
     let mut raw = global.overrides();
     raw.streams.replicas = args.replicas;
-    let config = load(args.config.as_deref(), raw)?;
+    let config = Config::load(None, merge(args.config.as_deref(), raw)?)?;
     let (_, bus) = open(&config, "runlane init").await?;
     for made in ensure(&bus, &settings::topology(&config)).await? {
         if global.json {
@@ -51,14 +51,11 @@ pub(super) async fn run(global: &GlobalArgs, args: &InitArgs) -> Result<u8, Fail
     Ok(0)
 }
 
-/// Loads a file, under flags and variables. `NATS_URL` counts if neither names a server.
-pub(super) fn load(
-    file: Option<&std::path::Path>,
-    overrides: crate::config::RawConfig,
-) -> Result<Config, Failure> {
+/// Reads a file, under flags and variables. `NATS_URL` counts if neither names a server.
+pub(super) fn merge(file: Option<&Path>, overrides: RawConfig) -> Result<RawConfig, Failure> {
     let raw = match file {
-        Some(path) => overrides.over(crate::config::RawConfig::read(path)?),
+        Some(path) => overrides.over(RawConfig::read(path)?),
         None => overrides,
     };
-    Ok(Config::load(None, settings::with_nats_url(raw))?)
+    Ok(settings::with_nats_url(raw))
 }

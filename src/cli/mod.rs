@@ -7,6 +7,8 @@
 mod app;
 mod exit;
 mod global;
+mod isolation;
+mod isolation_args;
 mod more_args;
 mod say;
 mod settings;

@@ -9,6 +9,7 @@ use crate::nats::settings::{
     Auth, ConnectSettings, Secret, ServerUrl, TlsIdentity, TlsMode, TlsSettings,
 };
 use crate::nats::topology::TopologySettings;
+use crate::task::RunnerIsolation;
 use crate::worker::{LineLog, Runner, SubprocessRunner};
 
 /// `NATS_URL` counts where neither a flag, a variable of ours, a context nor a file names a server.
@@ -96,11 +97,11 @@ pub(super) fn topology(config: &config::Config) -> TopologySettings {
     }
 }
 
-/// A worker's runner.
-pub(super) fn runner(runner: &RunnerConfig) -> Box<dyn Runner> {
+/// A worker's runner, with its isolation on this host.
+pub(super) fn runner(runner: &RunnerConfig, isolation: RunnerIsolation) -> Box<dyn Runner> {
     let environment = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let log = runner.log.map(|log| LineLog { max_line_bytes: log.max_line_bytes });
-    let policy = runner.policy(environment);
+    let policy = runner.policy(environment, isolation);
     Box::new(SubprocessRunner::new(runner.name.clone(), runner.labels.clone(), policy, log))
 }

@@ -65,6 +65,14 @@ fn render(report: &TaskReport) -> String {
             let peak = indicatif::BinaryBytes(rss);
             field("used", format!("{user} user, {system} system, {peak} at most"));
         }
+        if let Some(peak) = outcome.memory_peak_bytes {
+            let of = outcome.memory_max_bytes.map(|max| format!(" of {}", text::size(max)));
+            let peak = indicatif::BinaryBytes(peak);
+            field("memory", format!("{peak} at most{}", of.unwrap_or_default()));
+        }
+        for (feature, why) in &outcome.isolation_missing {
+            field("isolation", format!("without {feature}: {why}"));
+        }
         if let Some(output) = &outcome.output {
             field("stdout", totals(&output.stdout));
             field("stderr", totals(&output.stderr));

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::exit::{Failure, INVALID, USAGE};
+use super::isolation_args::IsolationArgs;
 use super::more_args::MoreArgs;
 use crate::config::parse_size;
 use crate::task::parse_submission;
@@ -72,6 +73,9 @@ pub(super) struct TaskArgs {
     output_max: Option<String>,
 
     #[command(flatten)]
+    pub(super) isolation: IsolationArgs,
+
+    #[command(flatten)]
     more: MoreArgs,
 }
 
@@ -128,6 +132,7 @@ impl TaskArgs {
         short.insert("command".to_owned(), json!(["true"]));
         let flags = parse(&Value::Object(short))?;
         self.more.apply(spec, &flags);
+        IsolationArgs::apply(spec, &flags);
         spec.id = flags.id.or(spec.id.take());
         spec.slot = flags.slot.or(spec.slot.take());
         spec.timeout = flags.timeout.or(spec.timeout);
@@ -174,6 +179,7 @@ impl TaskArgs {
         });
         set("output", max.transpose()?);
         self.more.add(&mut fields);
+        self.isolation.add(&mut fields);
         Ok(fields)
     }
 }

@@ -63,7 +63,10 @@ pub(super) fn ended(outcome: &Outcome) -> String {
         (None, None) => {}
     }
     if outcome.oom_killed {
-        text.push_str(", out of memory");
+        text.push_str(", killed: out of memory");
+        if let Some(limit) = outcome.memory_max_bytes {
+            text.push_str(&format!(" (memory.max {})", size(limit)));
+        }
     }
     if let Some(cause) = &outcome.cause {
         let by = cause.by.as_ref().map(|by| format!("by {by}"));
@@ -81,6 +84,13 @@ pub(super) fn ended(outcome: &Outcome) -> String {
         }
     }
     text
+}
+
+/// Bytes in the largest unit that gives a whole number, as in a configuration.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let whole = units.iter().find(|(_, bits)| bytes > 0 && bytes.trailing_zeros() >= *bits);
+    whole.map_or_else(|| format!("{bytes}B"), |(unit, bits)| format!("{}{unit}", bytes >> bits))
 }
 
 /// Who we are, for a cancel request.
@@ -103,6 +113,31 @@ mod tests {
         {
             assert_eq!(coarse(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_size_is_as_short_as_it_can_be_exactly() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (64 << 20, "64MiB"),
+            (3 << 29, "1536MiB"),
+            (1 << 40, "1TiB"),
+            ((1 << 20) + 1, "1048577B"),
+        ] {
+            assert_eq!(size(bytes), text);
+            assert_eq!(crate::task::parse_size(text), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn a_kill_for_want_of_memory_names_the_limit() {
+        let id = "a".parse().expect("an id");
+        let mut outcome = Outcome::without_run(id, Phase::Failed, Timestamp::UNIX_EPOCH);
+        (outcome.signal, outcome.oom_killed) = (Some(9), true);
+        assert_eq!(ended(&outcome), "failed, signal 9, killed: out of memory");
+        outcome.memory_max_bytes = Some(64 << 20);
+        assert_eq!(ended(&outcome), "failed, signal 9, killed: out of memory (memory.max 64MiB)");
     }
 
     #[test]

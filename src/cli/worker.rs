@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,9 +12,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::exit::{CONFIG, FAILED, Failure, HANDED_BACK, USAGE};
 use super::global::{GlobalArgs, open};
+use super::isolation::{self, Fitted};
+use super::isolation_args::PresetArg;
 use super::run::Stops;
 use super::{init, settings};
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, RawConfig};
 use crate::exec::Spawner;
 use crate::nats::Bus;
 use crate::nats::connect::Connected;
@@ -44,6 +46,10 @@ pub(super) struct WorkerArgs {
     #[arg(long, env = "RUNLANE_CAPACITY", value_name = "N")]
     capacity: Option<u32>,
 
+    /// Preset of isolation of every runner [default: the file's, else standard]
+    #[arg(long, value_enum, env = "RUNLANE_ISOLATION", value_name = "PRESET")]
+    isolation: Option<PresetArg>,
+
     /// Label of every runner of this worker. Can be repeated
     #[arg(
         long,
@@ -65,11 +71,26 @@ pub(super) async fn run(global: &GlobalArgs, args: WorkerArgs) -> Result<u8, Fai
     raw.worker.capacity = args.capacity;
     raw.worker.labels = labels(&args.label)?;
     raw.metrics.listen = args.metrics;
-    let config = init::load(args.config.as_deref(), raw)?;
+    let config = load(args.config.as_deref(), raw, args.isolation)?;
     start_log(&config)?;
+    let isolation = isolation::fit(&config)?;
     let name = name(&config);
     let (connected, bus) = open(&config, &format!("runlane worker {name}")).await?;
-    serve(&config, name, &connected, bus, Stops::listen()?).await
+    serve(&config, name, isolation, &connected, bus, Stops::listen()?).await
+}
+
+/// Loads a file, under flags and variables.
+fn load(
+    file: Option<&Path>,
+    overrides: RawConfig,
+    preset: Option<PresetArg>,
+) -> Result<Config, Failure> {
+    let raw = init::merge(file, overrides)?;
+    let raw = match preset {
+        Some(preset) => raw.with_isolation(preset.preset()),
+        None => raw,
+    };
+    Ok(Config::load(None, raw)?)
 }
 
 /// Labels as flags.
@@ -111,11 +132,13 @@ pub(super) fn name(config: &Config) -> WorkerId {
 pub(super) async fn serve(
     config: &Config,
     name: WorkerId,
+    isolation: Fitted,
     connected: &Connected,
     bus: Bus,
     mut stops: Stops,
 ) -> Result<u8, Failure> {
-    let worker_settings = worker_settings(config, name);
+    isolation.log(config);
+    let worker_settings = worker_settings(config, name, &isolation);
     let (ready, readiness) =
         watch::channel(telemetry::Readiness::NotReady(vec!["starting".to_owned()]));
     let health = Health::start(config.metrics, readiness).await?;
@@ -166,17 +189,20 @@ fn worker_failure(error: WorkerError) -> Failure {
     }
 }
 
-fn worker_settings(config: &Config, worker: WorkerId) -> WorkerSettings {
+fn worker_settings(config: &Config, worker: WorkerId, isolation: &Fitted) -> WorkerSettings {
+    let host = isolation.host();
+    let runners = config.worker.runners.iter().zip(isolation.runners.clone());
     WorkerSettings {
         worker,
         capacity: config.worker.capacity,
         labels: config.worker.labels.clone(),
-        runners: config.worker.runners.iter().map(settings::runner).collect(),
+        runners: runners.map(|(runner, fitted)| settings::runner(runner, fitted)).collect(),
         drain_timeout: config.worker.drain_timeout,
         max_lanes: config.worker.max_lanes.get(),
         manage: config.worker.manage_streams.then(|| settings::topology(config)),
         state_dir: state_dir(config),
         submit_service: true,
+        host,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The file, then `RawConfig` → [`Config`].
 
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -7,7 +8,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
+
 use super::nats::{self, NatsConfig};
+use super::places;
 use super::raw::{RawConfig, RawLog};
 use super::report::Report;
 use super::streams::{self, StreamsConfig};
@@ -60,15 +64,25 @@ pub struct Host {
     pub hostname: String,
     /// Cores that the worker may use.
     pub cores: NonZeroUsize,
+    /// Where private work directories are made, absolute.
+    pub work_root: PathBuf,
 }
 
 impl Host {
     /// Looks at the host that the program runs on.
     pub fn here() -> Self {
+        let user = Uid::effective();
+        let home = User::from_uid(user).ok().flatten().map(|user| user.dir);
         let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         Self {
             hostname: hostname.unwrap_or_else(|| "unknown".to_owned()),
             cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            work_root: places::work_root(
+                |name| env::var_os(name),
+                user.as_raw(),
+                home,
+                &env::temp_dir(),
+            ),
         }
     }
 

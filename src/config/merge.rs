@@ -1,6 +1,9 @@
 //! One [`RawConfig`] over another: what the upper one says wins, key by key.
 
-use super::raw::{RawConfig, RawLog, RawMetrics, RawNats, RawStreams, RawTls, RawWorker};
+use super::raw::{
+    RawConfig, RawLog, RawMetrics, RawNats, RawRunner, RawStreams, RawTls, RawWorker,
+};
+use crate::wire::Preset;
 
 /// Takes each listed key from the upper value, else from the lower one.
 macro_rules! over {
@@ -27,6 +30,27 @@ impl RawConfig {
     }
 }
 
+impl RawConfig {
+    /// Gives every runner a preset, in place of its own.
+    #[must_use]
+    pub fn with_isolation(mut self, preset: Preset) -> Self {
+        if self.runner.is_empty() {
+            self.runner.push(RawRunner::unconfigured());
+        }
+        for runner in &mut self.runner {
+            runner.isolation = Some(preset.to_string());
+        }
+        self
+    }
+}
+
+impl RawRunner {
+    /// The one runner of a worker without runners in its configuration.
+    pub(super) fn unconfigured() -> Self {
+        Self { name: Some("default".to_owned()), ..Self::default() }
+    }
+}
+
 fn nats(upper: RawNats, lower: RawNats) -> RawNats {
     let mut lower = if upper.has_auth() { lower.without_auth() } else { lower };
     let (tls, below) = (upper.tls.clone(), std::mem::take(&mut lower.tls));
@@ -38,7 +62,8 @@ fn nats(upper: RawNats, lower: RawNats) -> RawNats {
 fn worker(upper: RawWorker, lower: RawWorker) -> RawWorker {
     let mut labels = lower.labels;
     labels.extend(upper.labels);
-    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams, state_dir;
+    over!(RawWorker, upper, lower, name, capacity, lease, drain_timeout, max_lanes, manage_streams, state_dir,
+        cgroup, work_root;
         labels: labels)
 }
 
@@ -77,6 +102,18 @@ mod tests {
             "namespace='a'\n[worker]\nlease='5s'\ncapacity=3\nlabels={a='1',b='2'}\n[log]\nfilter='debug'",
         );
         assert_eq!(flags.over(file), wanted);
+    }
+
+    #[test]
+    fn a_preset_for_all_beats_that_of_each_runner() {
+        let presets = |raw: RawConfig| {
+            let runners = raw.with_isolation(Preset::Strict).runner.into_iter();
+            runners.map(|runner| (runner.name, runner.isolation)).collect::<Vec<_>>()
+        };
+        let strict = |name: &str| (Some(name.to_owned()), Some("strict".to_owned()));
+        assert_eq!(presets(raw("")), [strict("default")]);
+        let two = raw("[[runner]]\nname = 'a'\nisolation = 'none'\n[[runner]]\nname = 'b'");
+        assert_eq!(presets(two), [strict("a"), strict("b")]);
     }
 
     #[test]

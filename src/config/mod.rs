@@ -11,14 +11,16 @@
 mod load;
 mod merge;
 mod nats;
+mod places;
 mod raw;
 mod report;
 mod runner;
+mod sandbox;
 mod secret;
-mod size;
 mod streams;
 mod worker;
 
+pub use crate::task::parse_size;
 pub use load::{Config, ConfigErrors, DEFAULT_FILTER, Host, LogConfig, LogFormat};
 pub use nats::{Auth, ClientCert, NatsConfig, SecretSource, TlsConfig};
 pub use raw::{
@@ -26,7 +28,7 @@ pub use raw::{
     RawSize, RawStreams, RawTls, RawWorker,
 };
 pub use runner::{InheritEnv, LineLog, RunnerConfig};
+pub use sandbox::{DEFAULT_PRESET, RawCgroup, RawId, RawLimit, RawRlimits, RawSandbox};
 pub use secret::Secret;
-pub use size::parse_size;
 pub use streams::{Storage, StreamsConfig};
-pub use worker::WorkerConfig;
+pub use worker::{CgroupBase, WorkerConfig};

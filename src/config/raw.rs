@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::sandbox::RawSandbox;
 use super::secret::Secret;
 
 /// The whole file.
@@ -94,6 +95,10 @@ pub struct RawWorker {
     pub manage_streams: Option<bool>,
     /// Where it keeps the ends of tasks that could not be stored.
     pub state_dir: Option<PathBuf>,
+    /// `auto`, `none`, or the directory in which task cgroups are made.
+    pub cgroup: Option<String>,
+    /// Where private work directories are made.
+    pub work_root: Option<PathBuf>,
 }
 
 /// One runner.
@@ -124,6 +129,10 @@ pub struct RawRunner {
     pub interpreters: RawInterpreters,
     /// `[runner.log]`
     pub log: Option<RawRunnerLog>,
+    /// The preset of its isolation.
+    pub isolation: Option<String>,
+    /// `[runner.sandbox]`
+    pub sandbox: RawSandbox,
 }
 
 /// `"none"`, `"all"`, or a list of names.

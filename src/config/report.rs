@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::RawSize;
-use super::size::parse_size;
-use crate::task::{Human, Labels, env_name_problem, is_name, parse_duration};
+use crate::task::{Human, Labels, env_name_problem, is_name, parse_duration, parse_size};
 use crate::wire::Problem;
 
 /// The problems found so far.

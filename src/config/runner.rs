@@ -1,7 +1,7 @@
 //! A runner's configuration, and the policy that launch plans are made by.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,7 +9,10 @@ use nix::sys::signal::Signal;
 
 use super::raw::{RawInherit, RawInterpreters, RawRunner, RawRunnerLog};
 use super::report::Report;
-use crate::task::{Interpreters, Labels, RUNNER_NAME_LABEL, RunnerPolicy};
+use super::sandbox::{self, Surroundings};
+use crate::task::{
+    Interpreters, IsolationPolicy, Labels, RUNNER_NAME_LABEL, RunnerIsolation, RunnerPolicy,
+};
 use crate::wire::Kind;
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);
@@ -45,6 +48,8 @@ pub struct RunnerConfig {
     pub interpreters: Interpreters,
     /// Output lines in the worker's log. None: they aren't logged.
     pub log: Option<LineLog>,
+    /// The isolation of its tasks, on a host that lacks nothing.
+    pub isolation: IsolationPolicy,
 }
 
 /// Which variables of the worker tasks get. Never those that start with `NATS_` or `RUNLANE_`.
@@ -82,8 +87,13 @@ pub struct LineLog {
 }
 
 impl RunnerConfig {
-    /// Makes the policy that launch plans are made by. `environment` is the worker's.
-    pub fn policy(&self, environment: impl IntoIterator<Item = (String, String)>) -> RunnerPolicy {
+    /// Makes the policy that launch plans are made by. `environment` is the worker's, `isolation` that
+    /// of the configuration on the worker's host.
+    pub fn policy(
+        &self,
+        environment: impl IntoIterator<Item = (String, String)>,
+        isolation: RunnerIsolation,
+    ) -> RunnerPolicy {
         let taken = environment.into_iter().filter(|(name, _)| self.inherit_env.takes(name));
         RunnerPolicy {
             inherited: taken.collect(),
@@ -94,20 +104,23 @@ impl RunnerConfig {
             stop_signal: self.stop_signal as i32,
             max_output_bytes: self.max_output_bytes,
             interpreters: self.interpreters.clone(),
-            isolation: Default::default(),
+            isolation,
         }
     }
 }
 
-pub(super) fn resolve_all(raw: Vec<RawRunner>, report: &mut Report) -> Vec<RunnerConfig> {
-    if raw.is_empty() {
-        let default = RawRunner { name: Some("default".to_owned()), ..RawRunner::default() };
-        return vec![resolve(default, "runner[0]", report)];
-    }
+pub(super) fn resolve_all(
+    raw: Vec<RawRunner>,
+    capacity: usize,
+    work_root: &Path,
+    report: &mut Report,
+) -> Vec<RunnerConfig> {
+    let raw = if raw.is_empty() { vec![RawRunner::unconfigured()] } else { raw };
     let mut runners: Vec<RunnerConfig> = Vec::new();
     for (at, raw) in raw.into_iter().enumerate() {
         let path = format!("runner[{at}]");
-        let runner = resolve(raw, &path, report);
+        let around = Surroundings { work_root, capacity, cwd: raw.cwd.clone() };
+        let runner = resolve(raw, &around, &path, report);
         if !runner.name.is_empty() && runners.iter().any(|other| other.name == runner.name) {
             let name = &runner.name;
             report
@@ -118,7 +131,12 @@ pub(super) fn resolve_all(raw: Vec<RawRunner>, report: &mut Report) -> Vec<Runne
     runners
 }
 
-fn resolve(raw: RawRunner, path: &str, report: &mut Report) -> RunnerConfig {
+fn resolve(
+    raw: RawRunner,
+    around: &Surroundings<'_>,
+    path: &str,
+    report: &mut Report,
+) -> RunnerConfig {
     let at = |name: &str| format!("{path}.{name}");
     report.labels(&at("labels"), &raw.labels);
     if raw.labels.contains_key(RUNNER_NAME_LABEL) {
@@ -148,6 +166,7 @@ fn resolve(raw: RawRunner, path: &str, report: &mut Report) -> RunnerConfig {
         max_output_bytes: output.unwrap_or(DEFAULT_OUTPUT),
         interpreters: interpreters(raw.interpreters, &at("interpreters"), report),
         log: raw.log.map(|log| line_log(&log, &at("log.max_line_bytes"), report)),
+        isolation: sandbox::resolve(raw.isolation.as_deref(), raw.sandbox, around, path, report),
     }
 }
 

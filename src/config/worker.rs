@@ -36,8 +36,23 @@ pub struct WorkerConfig {
     /// Where it keeps the ends of tasks that could not be stored, absolute. None: in memory only,
     /// unless the program finds a place.
     pub state_dir: Option<PathBuf>,
+    /// In which cgroup those of tasks are made.
+    pub cgroup: CgroupBase,
+    /// Where private work directories are made, absolute.
+    pub work_root: PathBuf,
     /// Its runners, in the order they are tried; at least one.
     pub runners: Vec<RunnerConfig>,
+}
+
+/// In which cgroup those of tasks are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupBase {
+    /// The worker's own, if it is delegated to it.
+    Auto,
+    /// None: tasks get no cgroups.
+    None,
+    /// This directory, absolute.
+    At(PathBuf),
 }
 
 impl WorkerConfig {
@@ -69,9 +84,13 @@ pub(super) fn resolve(
     let seconds = |from, to| Duration::from_secs(from)..=Duration::from_secs(to);
     let lease = seconds(2, 3600);
     let drain = Duration::ZERO..=DAY;
+    let capacity = at_least_one("worker.capacity", raw.capacity, host.cores, report);
+    let work_root = report.absolute("worker.work_root", raw.work_root);
+    let work_root = work_root.unwrap_or_else(|| host.work_root.clone());
+    let runners = runner::resolve_all(runners, capacity.get(), &work_root, report);
     WorkerConfig {
         name: raw.name.and_then(|name| worker_id(&name, report)),
-        capacity: at_least_one("worker.capacity", raw.capacity, host.cores, report),
+        capacity,
         labels,
         lease: report.duration_in("worker.lease", raw.lease.as_deref(), DEFAULT_LEASE, &lease),
         drain_timeout: report.duration_in(
@@ -83,7 +102,22 @@ pub(super) fn resolve(
         max_lanes: at_least_one("worker.max_lanes", raw.max_lanes, lanes(), report),
         manage_streams: raw.manage_streams.unwrap_or(true),
         state_dir: report.absolute("worker.state_dir", raw.state_dir),
-        runners: runner::resolve_all(runners, report),
+        cgroup: cgroup(raw.cgroup.as_deref(), report),
+        work_root,
+        runners,
+    }
+}
+
+fn cgroup(raw: Option<&str>, report: &mut Report) -> CgroupBase {
+    match raw {
+        None | Some("auto") => CgroupBase::Auto,
+        Some("none") => CgroupBase::None,
+        Some(path) if path.starts_with('/') => CgroupBase::At(path.into()),
+        Some(other) => {
+            let remedy = "use \"auto\", \"none\" or an absolute directory";
+            report.add("worker.cgroup", format!("{other:?} is no place for cgroups; {remedy}"));
+            CgroupBase::Auto
+        }
     }
 }
 

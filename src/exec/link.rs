@@ -25,6 +25,9 @@ use crate::task::Namespaces;
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
 
+/// The first argument that turns `runlane` into the host's probe.
+pub(super) const PROBE_ARGUMENT: &str = "__probe";
+
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
 pub(super) const VERSION: u8 = 2;
 

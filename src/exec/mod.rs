@@ -22,6 +22,7 @@
 //! id can't be another's while it is signalled. After a normal exit the ladder starts at the SIGKILL.
 
 pub mod cgroup;
+mod host;
 pub mod init;
 mod link;
 mod process;
@@ -31,8 +32,9 @@ mod supervise;
 mod uid_pool;
 mod work_root;
 
+pub use host::{Probe, probe};
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};
-pub use spawn::{LaunchError, Launched, Spawner};
+pub use spawn::{LaunchError, Launched, Spawner, THIS_PROGRAM};
 pub use stop::{Stop, set_stop};
 pub use supervise::{Ended, SuperviseError, supervise};
 pub use work_root::{WorkRoot, WorkRootError};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use super::cgroup::LeafUsage;
 use super::link::{Report, encode, take_frame};
 use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
@@ -55,6 +56,8 @@ pub struct Exit {
     pub usage: Usage,
     /// Processes that were still there after the leader's end, and were killed.
     pub leftovers_killed: u32,
+    /// What its cgroup says, if it had one of its own.
+    pub cgroup: Option<LeafUsage>,
 }
 
 /// How a leader ended.

@@ -19,6 +19,9 @@ use super::process::{ProcessError, TaskProcess, send_with};
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Enclosure, Identity, LaunchPlan, UserIds};
 
+/// This program's own file, also after it was replaced or removed, unlike what `current_exe` returns.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// Spares that wait for the next tasks of an enclosure. Each is two small processes.
 const SPARES: usize = 2;
 
@@ -29,8 +32,8 @@ const ENCLOSURES: usize = 8;
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
 ///
-/// After the first launch in an enclosure, *spares* wait for the next ones: a task-init and a leader
-/// that are forked, and in their cgroup and namespaces, already.
+/// *Spares*, which [`Spawner::prepare`] makes, wait for the next launches in an enclosure: a task-init
+/// and a leader that are forked, and in their cgroup and namespaces, already.
 ///
 /// Running tasks don't depend on the spawner: each has a socket of its own, and ends with its
 /// [`TaskProcess`].
@@ -155,8 +158,7 @@ impl Spawner {
     ///
     /// Only for programs whose `main` calls [`super::init::maybe_run`].
     pub fn of_this_program() -> Self {
-        // Also after the file was replaced or removed, unlike what `current_exe` returns.
-        Self::of_program(Path::new("/proc/self/exe"))
+        Self::of_program(Path::new(THIS_PROGRAM))
     }
 
     /// Makes spawners of another program, by its absolute path; its `main` calls
@@ -173,7 +175,9 @@ impl Spawner {
         Self { shared: Arc::new(Shared { spares, ..Shared::new(program) }) }
     }
 
-    /// Makes the spares of an enclosure, so that its first task finds one. Needs a tokio runtime.
+    /// Makes the spares of an enclosure, up to their number, so that its next tasks find some. Needs a
+    /// tokio runtime. It returns before they are ready, and their forks take as much CPU time as a
+    /// launch without them: a good time is when a task runs, or none.
     ///
     /// # Errors
     /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
@@ -255,10 +259,6 @@ impl Spawner {
             },
             None => start(self.enclose(enclosure).await?, plan).await,
         };
-        if self.shared.spares > 0 && launched.is_ok() {
-            // Only the next launch would suffer, and it says why.
-            self.prepare(enclosure).await.ok();
-        }
         launched.map_err(|failure| match failure {
             Failure::NotEnclosed(error) | Failure::Launch(error) => error,
         })

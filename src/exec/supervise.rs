@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::cgroup::LeafUsage;
 use super::process::{Exit, ExitStatus, Process, ProcessError, Signal, Usage};
 use super::stop::Stop;
 use crate::wire::StopReason;
@@ -37,6 +38,8 @@ pub struct Ended {
     pub usage: Usage,
     /// Processes that were still there after the leader's end, and were killed.
     pub leftovers_killed: u32,
+    /// What its cgroup says, if it had one of its own.
+    pub cgroup: Option<LeafUsage>,
 }
 
 /// Why a process's end is not known.
@@ -191,8 +194,8 @@ impl Phase {
             }
         };
         match end {
-            Ok(Exit { status, usage, leftovers_killed }) => {
-                Ok(Ended { exit: status, stopped, usage, leftovers_killed })
+            Ok(Exit { status, usage, leftovers_killed, cgroup }) => {
+                Ok(Ended { exit: status, stopped, usage, leftovers_killed, cgroup })
             }
             Err(source) => Err(SuperviseError::Process { stopped, source }),
         }

@@ -29,7 +29,7 @@ impl Process for Scripted {
             None => pending().await,
         }
         let status = self.status.unwrap_or(ExitStatus::Exited(0));
-        Ok(Exit { status, usage: Usage::default(), leftovers_killed: 0 })
+        Ok(Exit { status, usage: Usage::default(), leftovers_killed: 0, cgroup: None })
     }
 
     fn signal(&mut self, signal: Signal) -> io::Result<()> {

@@ -13,6 +13,7 @@ use super::fields::{
 use super::json;
 use super::path::Path;
 use super::problems::Problems;
+use super::wishes;
 use crate::wire::{
     Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, OnWorkerLost, Operator,
     OutputSpec, Problem, Requirement, Restart, Runtime, ScriptMode, Selector, SubprocessMode,
@@ -64,6 +65,7 @@ pub(super) const FIELDS: &[&str] = &[
     "runnerSelector",
     "labels",
     "output",
+    "isolation",
 ];
 
 /// Decodes a canonical spec.
@@ -118,6 +120,7 @@ pub(super) fn draft(value: &Value, problems: &mut Problems) -> Option<TaskSpec> 
         runner_selector: spec.optional("runnerSelector", problems, selector),
         labels: spec.or("labels", default.labels, problems, string_map),
         output: spec.optional("output", problems, output),
+        isolation: spec.optional("isolation", problems, wishes::read),
     })
 }
 

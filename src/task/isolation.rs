@@ -6,11 +6,11 @@
 //! ```
 //!
 //! A feature that the host lacks is left out only if the policy lists it as best effort; that is then
-//! reported in each outcome.
+//! reported in each outcome. What a task may ask for on top is in [`super::tighten`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::sandbox::{FileRules, Landlock, Mounts, Namespaces, Sandbox, Seccomp};
 pub use crate::wire::Preset;
@@ -64,6 +64,10 @@ impl Feature {
         Self::Seccomp,
     ];
 
+    /// Those of a cgroup.
+    pub const CGROUP: [Self; 5] =
+        [Self::Cgroup, Self::CgroupCpu, Self::CgroupIo, Self::CgroupMemory, Self::CgroupPids];
+
     /// The name as in the configuration, in outcomes and in the presence record.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -101,6 +105,40 @@ pub struct Host {
     pub needs_user_namespace: bool,
 }
 
+impl Host {
+    /// Why it lacks a feature. None: it has it. Who has no cgroup has none of its controllers, and who
+    /// has no Landlock has no scopes of it, whether they are listed or not.
+    pub fn lacks(&self, feature: Feature) -> Option<&str> {
+        let (whole, found) = match feature {
+            Feature::Cgroup
+            | Feature::CgroupCpu
+            | Feature::CgroupIo
+            | Feature::CgroupMemory
+            | Feature::CgroupPids => (Feature::Cgroup, self.cgroup.is_some()),
+            Feature::LandlockScope => (Feature::Landlock, true),
+            Feature::Identity
+            | Feature::Landlock
+            | Feature::Namespaces
+            | Feature::NetworkNamespace
+            | Feature::PidNamespace
+            | Feature::MountNamespace
+            | Feature::Seccomp => (feature, true),
+        };
+        let known = self.missing.get(&feature).or_else(|| self.missing.get(&whole));
+        let none = (!found).then_some("there is no cgroup directory that leaves can be made in");
+        known.map(String::as_str).or(none)
+    }
+
+    /// Each feature as it stands in the presence record: `yes`, or `no:` and why.
+    pub fn features(&self) -> BTreeMap<String, String> {
+        let text = |feature| match self.lacks(feature) {
+            None => "yes".to_owned(),
+            Some(why) => format!("no: {why}"),
+        };
+        Feature::ALL.map(|feature| (feature.to_string(), text(feature))).into()
+    }
+}
+
 /// What a runner wants for its tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsolationPolicy {
@@ -113,6 +151,8 @@ pub struct IsolationPolicy {
     pub cgroup: bool,
     /// What may be missing.
     pub best_effort: BTreeSet<Feature>,
+    /// Where private work directories can be made, also for a task that asks for one by its preset.
+    pub work_root: Option<PathBuf>,
 }
 
 impl Default for IsolationPolicy {
@@ -173,7 +213,7 @@ impl IsolationPolicy {
         let mut sandbox = Sandbox::default();
         let mut best_effort = BTreeSet::new();
         if preset >= Preset::Standard {
-            sandbox.enclosure.work_root = work_root;
+            sandbox.enclosure.work_root.clone_from(&work_root);
             sandbox.rlimits.insert(super::sandbox::Rlimit::Core, 0);
             sandbox.oom_score_adj = 200;
             sandbox.capabilities = Some(STANDARD_CAPABILITIES.map(str::to_owned).into());
@@ -186,7 +226,16 @@ impl IsolationPolicy {
             make_strict(&mut sandbox);
             best_effort = BTreeSet::from([Feature::Cgroup, Feature::LandlockScope]);
         }
-        Self { preset, sandbox, cgroup: preset >= Preset::Standard, best_effort }
+        let cgroup = preset >= Preset::Standard;
+        Self { preset, sandbox, cgroup, best_effort, work_root }
+    }
+
+    /// Puts work directories somewhere else; with None there are none.
+    pub fn move_work_to(&mut self, root: Option<&Path>) {
+        let root = root.map(Path::to_owned);
+        self.sandbox.enclosure.work_root =
+            self.sandbox.enclosure.work_root.as_ref().and(root.clone());
+        self.work_root = root;
     }
 
     /// Fits the policy to a host.
@@ -197,7 +246,7 @@ impl IsolationPolicy {
         let mut sandbox = self.sandbox.clone();
         let (mut missing, mut refused) = (BTreeMap::new(), Vec::new());
         for feature in self.wanted() {
-            let Some(why) = host.missing.get(&feature).cloned() else { continue };
+            let Some(why) = host.lacks(feature).map(str::to_owned) else { continue };
             if self.best_effort.contains(&feature) {
                 leave_out(&mut sandbox, feature);
                 missing.insert(feature, why);
@@ -243,15 +292,15 @@ impl IsolationPolicy {
 
 fn make_strict(sandbox: &mut Sandbox) {
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
-    let mut read_write = paths(&WRITABLE_DEVICES);
-    read_write.extend(paths(&["/tmp", "/var/tmp", "/dev/shm", "/proc"]));
+    let mut optional = paths(&WRITABLE_DEVICES);
+    optional.extend(paths(&["/tmp", "/var/tmp", "/dev/shm", "/proc"]));
     sandbox.umask = 0o077;
     sandbox.capabilities = Some(BTreeSet::new());
     sandbox.seccomp = Some(Seccomp::Strict);
     sandbox.landlock = Some(Landlock {
         signal_scope: true,
         abstract_unix_scope: true,
-        files: Some(FileRules { read_only: paths(&["/"]), read_write }),
+        files: Some(FileRules { read_only: paths(&["/"]), read_write: Vec::new(), optional }),
     });
     sandbox.enclosure.namespaces =
         Namespaces { pid: true, mount: true, ipc: true, uts: true, user: false, network: false };

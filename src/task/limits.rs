@@ -2,11 +2,28 @@
 
 use std::time::Duration;
 
+use super::sandbox::Rlimit;
+
 /// The longest slot, label or label value, in bytes.
 pub const NAME_BYTES: usize = 256;
 
 /// Longer durations are taken for this one: a hundred years. A clock can add it without overflow.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The smallest memory limit, in bytes: below it the kernel kills a program before it has begun.
+pub const MIN_MEMORY_BYTES: u64 = 1024 * 1024;
+
+/// The smallest value of a limit with which programs still start, in the limit's unit.
+pub fn least_rlimit(rlimit: Rlimit) -> u64 {
+    match rlimit {
+        Rlimit::As => 1024 * 1024,
+        // exec(2) needs a quarter of it for the arguments, and at least this much at all.
+        Rlimit::Stack => 128 * 1024,
+        Rlimit::Nofile => 16,
+        Rlimit::Cpu | Rlimit::Nproc => 1,
+        Rlimit::Core | Rlimit::Fsize | Rlimit::Memlock => 0,
+    }
+}
 
 /// Whether a text can be a slot, label or label value: at most [`NAME_BYTES`] bytes, no control
 /// characters.

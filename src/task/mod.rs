@@ -4,6 +4,7 @@
 //! after the run, `retry`; and `claim` decides what a worker may do with a task given its status chain.
 
 pub mod admit;
+mod capabilities;
 mod claim;
 mod decode;
 mod duration;
@@ -20,14 +21,21 @@ mod route;
 pub mod sandbox;
 mod selector;
 mod short;
+mod short_isolation;
+mod size;
+pub mod tighten;
 mod validate;
+mod wishes;
 mod work;
 
+pub use capabilities::{CAPABILITIES, is_capability};
 pub use claim::{Claim, Situation, claim};
 pub use decode::{MAX_SPEC_BYTES, canonical, decode};
 pub use duration::{Human, InvalidDuration, parse_duration};
 pub use isolation::{Feature, Host, IsolationPolicy, Resolved, Unsupported};
-pub use limits::{NAME_BYTES, env_name_problem, is_env_name, is_name};
+pub use limits::{
+    MIN_MEMORY_BYTES, NAME_BYTES, env_name_problem, is_env_name, is_name, least_rlimit,
+};
 pub use plan::{
     Interpreters, LaunchPlan, OutputLimits, PlanError, Program, RunIdentity, RunnerPolicy, plan,
 };
@@ -39,5 +47,7 @@ pub use sandbox::{
 };
 pub use selector::{InvalidSelector, Labels};
 pub use short::{expand, parse_submission};
+pub use size::parse_size;
+pub use tighten::{RunnerIsolation, TaskIsolation};
 pub use validate::{LossPolicy, MAX_COUNT, SlotRequest, Task, parse};
 pub use work::{ProcessMode, ProcessWork, Work};

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::isolation::Resolved;
+use super::isolation::{Feature, Unsupported};
 use super::sandbox::Sandbox;
+use super::tighten::RunnerIsolation;
 use super::validate::Task;
 use super::work::{ProcessMode, ProcessWork, Work};
 use crate::wire::{Attempt, Kind, LaneId, Runtime, TaskId, WorkerId};
@@ -30,6 +31,9 @@ pub struct LaunchPlan {
     pub cwd: Option<PathBuf>,
     /// What the processes may use and reach.
     pub sandbox: Sandbox,
+    /// What the sandbox lacks because the host does, and why; for the outcome, not for the executor.
+    #[serde(skip)]
+    pub missing: BTreeMap<Feature, String>,
     /// Run time limit. None: no limit.
     pub timeout: Option<Duration>,
     /// The polite signal's number.
@@ -101,8 +105,8 @@ pub struct RunnerPolicy {
     pub max_output_bytes: u64,
     /// The interpreters of scripts.
     pub interpreters: Interpreters,
-    /// The sandbox of its tasks on this host, and what it lacks.
-    pub isolation: Resolved,
+    /// The isolation of its tasks on this host.
+    pub isolation: RunnerIsolation,
 }
 
 impl Default for RunnerPolicy {
@@ -117,7 +121,7 @@ impl Default for RunnerPolicy {
             stop_signal: 15,
             max_output_bytes: u64::MAX,
             interpreters: Interpreters::default(),
-            isolation: Resolved::default(),
+            isolation: RunnerIsolation::default(),
         }
     }
 }
@@ -164,12 +168,34 @@ pub enum PlanError {
         /// The task's kind.
         kind: Kind,
     },
+    /// The task asks for isolation that this host can't give.
+    #[error("isolation: {}", listed(.missing))]
+    Isolation {
+        /// Each missing feature; at least one.
+        missing: Vec<Unsupported>,
+    },
+}
+
+impl PlanError {
+    /// The step's name in the outcome: `plan`, or the missing feature's.
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::NotAProcess { .. } => "plan",
+            Self::Isolation { missing } => {
+                missing.first().map_or("plan", |missing| missing.feature.as_str())
+            }
+        }
+    }
+}
+
+fn listed(missing: &[Unsupported]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Makes the launch plan of one attempt. Of two limits the smaller one counts.
 ///
 /// # Errors
-/// The task is no process.
+/// The task is no process, or asks for isolation that the host can't give.
 pub fn plan(
     task: &Task,
     runner: &RunnerPolicy,
@@ -181,13 +207,16 @@ pub fn plan(
             return Err(PlanError::NotAProcess { kind: task.work.kind() });
         }
     };
+    let resolved = runner.isolation.of_task(task.isolation.as_ref());
+    let resolved = resolved.map_err(|missing| PlanError::Isolation { missing })?;
     let cwd = process.cwd.as_ref().or(runner.cwd.as_ref());
     let wanted = task.max_output_bytes.unwrap_or(u64::MAX);
     Ok(LaunchPlan {
         program: program(&process.mode, &runner.interpreters),
         env: environment(process, runner, identity),
         cwd: cwd.cloned(),
-        sandbox: runner.isolation.sandbox.clone(),
+        sandbox: resolved.sandbox,
+        missing: resolved.missing,
         timeout: task.timeout.into_iter().chain(runner.max_timeout).min(),
         stop_signal: runner.stop_signal,
         grace: task.grace.unwrap_or(runner.grace),

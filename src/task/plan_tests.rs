@@ -1,9 +1,11 @@
 //! Tables of launch plans.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::task::parse;
+use crate::task::{Host, IsolationPolicy, parse};
 
 fn task(spec: &Value) -> Task {
     let id = "t".parse().expect("an id");
@@ -28,7 +30,7 @@ fn runner() -> RunnerPolicy {
         stop_signal: 15,
         max_output_bytes: 100,
         interpreters: Interpreters { python: "/opt/py".to_owned(), ..Interpreters::default() },
-        isolation: crate::task::Resolved::default(),
+        isolation: RunnerIsolation::default(),
     }
 }
 
@@ -137,6 +139,42 @@ fn each_runtime_has_its_interpreter() {
         args: vec!["a".to_owned()],
     };
     assert_eq!(script(json!({"custom": {"command": "perl", "flag": "-e"}})), argument);
+}
+
+#[test]
+fn wishes_are_in_the_sandbox_or_refused_by_the_features_name() {
+    let host = Host { cgroup: Some("/c".into()), ..Host::default() };
+    let wish = command(&json!({"isolation": {"memoryMaxBytes": 1 << 20, "network": "none"}}));
+    let on = |host: Host| RunnerPolicy {
+        isolation: RunnerIsolation::new(IsolationPolicy::default(), Arc::new(host))
+            .expect("the runner needs nothing"),
+        ..runner()
+    };
+    let sandbox = made(&wish, &on(host.clone())).sandbox;
+    assert_eq!(sandbox.cgroup.memory_max, Some(1 << 20));
+    assert_eq!(sandbox.enclosure.cgroup, Some("/c".into()));
+    assert!(sandbox.enclosure.namespaces.network);
+    assert_eq!(made(&command(&json!({})), &on(host.clone())).sandbox, Sandbox::default());
+
+    let missing = [(Feature::CgroupMemory, "cgroup v1".to_owned())].into();
+    let runner = on(Host { missing, ..host });
+    let error = plan(&task(&wish), &runner, &identity()).expect_err("no memory controller");
+    assert_eq!(error.step(), "cgroup.memory");
+    assert_eq!(
+        error.to_string(),
+        "isolation: cgroup.memory is required and this host lacks it: cgroup v1"
+    );
+}
+
+#[test]
+fn what_the_sandbox_lacks_is_in_the_plan() {
+    let policy = IsolationPolicy::preset(crate::wire::Preset::Standard, None);
+    let missing = [(Feature::Landlock, "Linux 5.10".to_owned())].into();
+    let host = Host { missing, cgroup: Some("/c".into()), needs_user_namespace: false };
+    let isolation = RunnerIsolation::new(policy, Arc::new(host)).expect("best effort");
+    let plan = made(&command(&json!({})), &RunnerPolicy { isolation, ..runner() });
+    assert_eq!(plan.sandbox.landlock, None);
+    assert_eq!(plan.missing[&Feature::Landlock], "Linux 5.10");
 }
 
 #[test]

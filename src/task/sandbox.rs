@@ -4,6 +4,7 @@
 //! not be.** What a host can't do is taken out before, and only where the policy allows that: see
 //! [`super::isolation`].
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -153,6 +154,22 @@ pub struct CpuMax {
     pub period_us: u64,
 }
 
+impl CpuMax {
+    /// The kernel's default period.
+    pub const PERIOD_US: u64 = 100_000;
+
+    /// A quota of so many percent of one CPU, in the kernel's default period.
+    pub fn of_percent(percent: u32) -> Self {
+        Self { quota_us: u64::from(percent) * Self::PERIOD_US / 100, period_us: Self::PERIOD_US }
+    }
+
+    /// Compares how much CPU time two quotas give in the long run.
+    pub fn cmp_share(self, other: Self) -> Ordering {
+        let share = |quota: u64, period: u64| u128::from(quota) * u128::from(period);
+        share(self.quota_us, other.period_us).cmp(&share(other.quota_us, self.period_us))
+    }
+}
+
 /// A resource of `setrlimit(2)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -244,10 +261,12 @@ pub struct Landlock {
 /// The files that can be reached; all others can't.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FileRules {
-    /// Paths that can be read and executed, with everything below them.
+    /// Paths that can be read and executed, with everything below them; what doesn't exist is an error.
     pub read_only: Vec<PathBuf>,
-    /// Paths that can be changed too. The private work directory is one without being named.
+    /// Paths that can be changed too; what doesn't exist is an error. The private work directory is one without being named.
     pub read_write: Vec<PathBuf>,
+    /// As `read_write`, but what doesn't exist, or can't be reached, is left out and no error.
+    pub optional: Vec<PathBuf>,
 }
 
 /// A profile of denied system calls.

@@ -11,6 +11,8 @@
 //! * Durations as `"500ms"`, `"10m"`, `"1h30m"`, in the fields with or without `Ms`: `timeout`, `grace`,
 //!   `restart.interval`, `backoff.first`, `backoff.max`.
 //! * `restart` as its type's name; `runnerSelector`, or `selector`, as text.
+//! * `isolation` as its preset's name, or with `memory` (`"1GiB"`), `pids` and `cpu` (`"50%"`); sizes and
+//!   times in `isolation.rlimits`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +23,7 @@ use super::duration::parse_duration;
 use super::fields::{unknown, wrong};
 use super::path::Path;
 use super::problems::Problems;
+use super::short_isolation;
 use super::validate::check_spec;
 use crate::wire::task_spec::MAX_SCRIPT_BYTES;
 use crate::wire::{Problem, Selector, TaskSpec};
@@ -75,6 +78,7 @@ fn expand_value(value: Value, problems: &mut Problems) -> Value {
         duration(&mut fields, name, &root, problems);
     }
     selector(&mut fields, problems);
+    short_isolation::expand(&mut fields, problems);
     if let Some(Value::String(name)) = fields.get("restart") {
         let restart = json!({ "type": name });
         fields.insert("restart".to_owned(), restart);
@@ -213,7 +217,13 @@ fn selector(fields: &mut Fields, problems: &mut Problems) {
     fields.insert("runnerSelector".to_owned(), selector);
 }
 
-fn rename(fields: &mut Fields, short: &str, long: &str, path: &Path<'_>, problems: &mut Problems) {
+pub(super) fn rename(
+    fields: &mut Fields,
+    short: &str,
+    long: &str,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) {
     let Some(value) = fields.remove(short) else {
         return;
     };
@@ -259,10 +269,20 @@ impl Submitted {
             ("/backoff/max", "$.backoff.maxMs", "$.backoff.max"),
         ];
         let renamed = names.iter().filter(|(pointer, ..)| has(pointer));
+        let mut renamed: Vec<(String, String)> =
+            renamed.map(|(_, long, short)| ((*long).into(), (*short).into())).collect();
+        if value["isolation"].is_string() {
+            renamed.push(("$.isolation.preset".into(), "$.isolation".into()));
+        }
+        for (short, long) in short_isolation::NAMES {
+            if has(&format!("/isolation/{short}")) {
+                renamed.push((format!("$.isolation.{long}"), format!("$.isolation.{short}")));
+            }
+        }
         Self {
             short,
             env: env.map(|vars| vars.keys().cloned().collect()).unwrap_or_default(),
-            renamed: renamed.map(|(_, long, short)| ((*long).into(), (*short).into())).collect(),
+            renamed,
         }
     }
 

@@ -209,3 +209,40 @@ proptest! {
             timeout.map(|minutes| minutes * 60));
     }
 }
+
+#[test]
+fn isolation_is_written_as_people_do() {
+    let expanded =
+        |wishes: Value| expanded(json!({"kind": {}, "isolation": wishes}))["isolation"].clone();
+    assert_eq!(expanded(json!("strict")), json!({"preset": "strict"}));
+    let short = json!({
+        "memory": "1GiB", "pids": 100, "cpu": "50%", "rlimits": {"fsize": "1KiB", "cpu": "1h", "core": 0},
+    });
+    let long = json!({
+        "memoryMaxBytes": 1 << 30, "pidsMax": 100, "cpuMaxPercent": 50,
+        "rlimits": {"fsize": 1024, "cpu": 3600, "core": 0},
+    });
+    assert_eq!(expanded(short), long);
+    assert_eq!(expanded(long.clone()), long);
+}
+
+#[test]
+fn problems_of_short_isolation_stand_where_it_was_written() {
+    for (wishes, places) in [
+        (json!("strikt"), vec!["$.isolation"]),
+        (
+            json!({"memory": "1GB", "cpu": "much", "pids": 0}),
+            vec!["$.isolation.memory", "$.isolation.cpu", "$.isolation.pids"],
+        ),
+        (json!({"memory": "1KiB"}), vec!["$.isolation.memory"]),
+        (json!({"memoryMaxBytes": "1KiB"}), vec!["$.isolation.memoryMaxBytes"]),
+        (json!({"memory": 1, "memoryMaxBytes": 2_000_000}), vec!["$.isolation.memory"]),
+        (
+            json!({"rlimits": {"cpu": "long", "nofile": "1KiB"}}),
+            vec!["$.isolation.rlimits.cpu", "$.isolation.rlimits.nofile"],
+        ),
+        (json!(7), vec!["$.isolation"]),
+    ] {
+        assert_eq!(paths(&json!({"command": ["x"], "isolation": wishes})), places, "{wishes}");
+    }
+}

@@ -11,6 +11,8 @@ use super::limits::{NAME_BYTES, is_name, millis};
 use super::path::Path;
 use super::problems::Problems;
 use super::retry::{Delays, RetryPolicy};
+use super::tighten::TaskIsolation;
+use super::wishes;
 use super::work::{self, Work};
 use crate::task::Labels;
 use crate::wire::{
@@ -53,6 +55,8 @@ pub struct Task {
     pub labels: Labels,
     /// Bytes of each output stream to keep. None: the runner's limit.
     pub max_output_bytes: Option<u64>,
+    /// What it asks for beyond its runner's isolation. None: nothing.
+    pub isolation: Option<TaskIsolation>,
 }
 
 /// A wish for a concurrency slot.
@@ -154,6 +158,7 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
     labels(&spec.labels, &root.field("labels"), problems);
     let selector = spec.runner_selector.unwrap_or_default();
     check_selector(&selector, problems);
+    let isolation = spec.isolation.as_ref().map(|spec| wishes::check(spec, problems));
     let delays = delays(&spec.backoff, problems);
     let work = work::check(spec.kind, problems);
     Some(Task {
@@ -177,6 +182,7 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
         selector: selector.canonical(),
         labels: spec.labels,
         max_output_bytes: spec.output.and_then(|output| output.max_bytes),
+        isolation,
         work: work?,
     })
 }

@@ -24,7 +24,7 @@ pub mod task_spec;
 
 pub use control::{ControlReply, ControlRequest};
 pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
-pub use isolation::Preset;
+pub use isolation::{IsolationSpec, Network, Preset, RlimitSpec};
 pub use lane::LaneRecord;
 pub use output::{Stream, StreamTotals};
 pub use policy::{Admission, Backoff, Jitter, OnWorkerLost, Restart};

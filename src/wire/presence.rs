@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{LaneId, WorkerId};
+use super::isolation::Preset;
 use super::task_spec::Kind;
 
 /// A live worker.
@@ -33,7 +34,8 @@ pub struct WorkerPresence {
     pub runners: Vec<RunnerPresence>,
     /// Lanes it pulls from.
     pub lanes: Vec<LaneId>,
-    /// What the host offers, by feature, such as `kernel`: its release.
+    /// What the host offers, by feature: `kernel` is its release; of what isolation can use, such as
+    /// `landlock`, it is `yes`, or `no:` and why.
     #[serde(default)]
     pub features: BTreeMap<String, String>,
     /// When the worker started.
@@ -64,4 +66,7 @@ pub struct RunnerPresence {
     pub kind: Kind,
     /// All labels that selectors see: the worker's, its own, and `runner-name`.
     pub labels: BTreeMap<String, String>,
+    /// The preset of its isolation; single settings of its configuration may differ from it.
+    #[serde(default)]
+    pub isolation: Preset,
 }

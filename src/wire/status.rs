@@ -10,6 +10,7 @@
 //! Every record is published with the sequence of the record before it as a condition, so exactly one
 //! writer wins each step, and nothing can follow `finished`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -212,6 +213,16 @@ pub struct Outcome {
     /// Largest resident set of one of the task's processes, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rss_bytes: Option<u64>,
+    /// The most memory that all processes of the task used at once, in bytes, page cache included (the
+    /// cgroup's `memory.peak`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// The memory limit that was applied to the task, in bytes (the cgroup's `memory.max`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max_bytes: Option<u64>,
+    /// Isolation that the runner wanted as best effort and the host lacks, by feature, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub isolation_missing: BTreeMap<String, String>,
     /// The worker that ran it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
@@ -246,6 +257,9 @@ impl Outcome {
             finished_at: at,
             cpu: None,
             max_rss_bytes: None,
+            memory_peak_bytes: None,
+            memory_max_bytes: None,
+            isolation_missing: BTreeMap::new(),
             worker: None,
             runner: None,
             lane: None,
@@ -291,8 +305,9 @@ pub struct Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
-    /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, or a step of the child's
-    /// setup such as `chdir`, `rlimit`, `exec`.
+    /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, a step of the child's
+    /// setup such as `chdir`, `rlimit`, `exec`, or a feature of isolation that the host lacks, such as
+    /// `cgroup.memory`.
     pub step: String,
     /// What happened, in a sentence.
     pub message: String,

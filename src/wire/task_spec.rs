@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
+use super::isolation::IsolationSpec;
 use super::policy::{Admission, Backoff, OnWorkerLost, Restart};
 use super::selector::Selector;
 
@@ -89,6 +90,9 @@ pub struct TaskSpec {
     /// Limits of the stored output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputSpec>,
+    /// What the task asks for beyond its runner's isolation. None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<IsolationSpec>,
 }
 
 fn default_max_retries() -> u32 {
@@ -132,6 +136,7 @@ impl TaskSpec {
             runner_selector: None,
             labels: BTreeMap::new(),
             output: None,
+            isolation: None,
         }
     }
 

@@ -21,10 +21,10 @@ use super::claim::{Taken, finished};
 use super::shared::Shared;
 use super::stop;
 use crate::client::schedule::schedule;
-use crate::exec::{ExitStatus, Stop};
+use crate::exec::{self, ExitStatus, Stop};
 use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
-use crate::task::{self, History, Next, PlanError, Work};
+use crate::task::{self, History, LaunchPlan, Next, PlanError, Work};
 use crate::wire::{
     CpuTime, ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId,
     Timer,
@@ -63,9 +63,11 @@ pub(super) async fn settle(
     handle: &AckHandle,
     task: &Task,
     taken: &Taken,
+    plan: &LaunchPlan,
     end: AttemptEnd,
 ) -> Result<Settled, FinishError> {
     let (outcome, ended_as) = judge(shared, task, taken, end);
+    let outcome = under(plan, outcome);
     if outcome.cause.as_ref().is_some_and(|cause| cause.reason == StopReason::Draining) {
         requeue(shared, handle, &task.id, taken).await?;
         return Ok(Settled::Requeued);
@@ -102,12 +104,26 @@ pub(super) async fn reject(
     handle: &AckHandle,
     id: &TaskId,
     taken: &Taken,
-    error: PlanError,
+    error: &PlanError,
 ) -> Result<(), FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Rejected);
-    outcome.error =
-        Some(ErrorDetail { step: "plan".into(), message: error.to_string(), problems: Vec::new() });
+    outcome.error = Some(ErrorDetail {
+        step: error.step().to_owned(),
+        message: error.to_string(),
+        problems: Vec::new(),
+    });
     finish(shared, handle, taken, outcome).await
+}
+
+/// Adds what the plan says of the limits that the attempt ran under, and of those that it did without.
+fn under(plan: &LaunchPlan, outcome: Outcome) -> Outcome {
+    let sandbox = &plan.sandbox;
+    let missing = plan.missing.iter().map(|(feature, why)| (feature.to_string(), why.clone()));
+    Outcome {
+        memory_max_bytes: sandbox.enclosure.cgroup.as_ref().and(sandbox.cgroup.memory_max),
+        isolation_missing: missing.collect(),
+        ..outcome
+    }
 }
 
 /// Hands a task back: another worker may start it at once.
@@ -300,10 +316,15 @@ fn judge_exit(task: &Task, run: EndedRun, outcome: &mut Outcome) -> task::Attemp
     outcome.output = Some(output);
     outcome.leftovers_killed = ended.leftovers_killed;
     outcome.max_rss_bytes = Some(ended.usage.max_rss_bytes);
+    let (user, system) = cpu(&ended);
     outcome.cpu = Some(CpuTime {
-        user_us: u64::try_from(ended.usage.user.as_micros()).unwrap_or(u64::MAX),
-        system_us: u64::try_from(ended.usage.system.as_micros()).unwrap_or(u64::MAX),
+        user_us: u64::try_from(user.as_micros()).unwrap_or(u64::MAX),
+        system_us: u64::try_from(system.as_micros()).unwrap_or(u64::MAX),
     });
+    if let Some(cgroup) = ended.cgroup {
+        outcome.oom_killed = cgroup.oom_kills > 0;
+        outcome.memory_peak_bytes = cgroup.memory_peak_bytes;
+    }
     outcome.cause = ended.stopped.as_ref().map(stop::cause);
     let must_be_zero = match &task.work {
         Work::Process(process) => process.fail_on_non_zero,
@@ -327,6 +348,15 @@ fn judge_exit(task: &Task, run: EndedRun, outcome: &mut Outcome) -> task::Attemp
         Some(StopReason::Timeout) => task::AttemptEnd::Timeout,
         Some(StopReason::Canceled | StopReason::Replaced) => task::AttemptEnd::Canceled,
         Some(StopReason::Draining | StopReason::LeaseLost) | None => by_itself,
+    }
+}
+
+/// CPU time in programs and in the kernel. A cgroup counts every process, rusage only those that were
+/// waited for; but the cgroup's includes the leader's own setup.
+fn cpu(ended: &exec::Ended) -> (Duration, Duration) {
+    match ended.cgroup.map(|cgroup| (cgroup.cpu_user, cgroup.cpu_system)) {
+        Some((Some(user), Some(system))) => (user, system),
+        Some(_) | None => (ended.usage.user, ended.usage.system),
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::lanes::Lanes;
 use crate::nats::{Bus, presence};
+use crate::task::Host;
 use crate::wire::{WorkerPresence, WorkerState};
 
 /// Keeps what the worker says about itself.
@@ -53,9 +54,12 @@ impl PresenceWriter {
     }
 }
 
-/// Returns what this host offers, by feature, as it stands in a worker's presence record.
-pub fn features() -> BTreeMap<String, String> {
-    BTreeMap::from([("kernel".to_owned(), kernel())])
+/// Returns what a host offers, by feature, as it stands in a worker's presence record. The kernel's
+/// release is that of the host that this runs on.
+pub fn features(host: &Host) -> BTreeMap<String, String> {
+    let mut features = host.features();
+    features.insert("kernel".to_owned(), kernel());
+    features
 }
 
 fn kernel() -> String {

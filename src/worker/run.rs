@@ -220,7 +220,7 @@ async fn work(
     let plan = match ready.plan(shared, &inputs.delivery, taken) {
         Ok(plan) => plan,
         Err(error) => {
-            finish::reject(shared, &handle(), id, taken, error).await?;
+            finish::reject(shared, &handle(), id, taken, &error).await?;
             return Ok(RunEnd::Done);
         }
     };
@@ -247,7 +247,7 @@ async fn work(
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
-    match finish::settle(shared, &handle(), &ready.task, taken, end).await? {
+    match finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),
     }

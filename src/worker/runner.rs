@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::task::{self, DuplicateRunner, RouteError, RouteTable};
 use crate::task::{LaunchPlan, Task};
 use crate::task::{PlanError, RunIdentity, RunnerPolicy};
-use crate::wire::{Kind, LaneRecord, RunnerPresence, Selector};
+use crate::wire::{Kind, LaneRecord, Preset, RunnerPresence, Selector};
 
 /// Turns tasks of one kind into launch plans.
 pub trait Runner: Send + Sync {
@@ -24,6 +24,11 @@ pub trait Runner: Send + Sync {
 
     /// Decides how to run a task. Errors are permanent: the task is rejected.
     fn plan(&self, task: &Task, run: &RunIdentity) -> Result<LaunchPlan, PlanError>;
+
+    /// Returns the preset of its isolation, for the presence record.
+    fn isolation(&self) -> Preset {
+        Preset::None
+    }
 
     /// Says whether, and how, lines of output go to the worker's log as well.
     fn line_log(&self) -> Option<LineLog> {
@@ -74,6 +79,10 @@ impl Runner for SubprocessRunner {
 
     fn plan(&self, task: &Task, run: &RunIdentity) -> Result<LaunchPlan, PlanError> {
         task::plan(task, &self.policy, run)
+    }
+
+    fn isolation(&self) -> Preset {
+        self.policy.isolation.preset()
     }
 
     fn line_log(&self) -> Option<LineLog> {
@@ -132,6 +141,7 @@ impl Router {
                 name: entry.name.clone(),
                 kind: entry.kind,
                 labels: entry.labels.clone(),
+                isolation: self.runner(&entry.name).map_or(Preset::None, Runner::isolation),
             })
             .collect()
     }

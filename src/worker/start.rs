@@ -28,7 +28,7 @@ use crate::nats::{
     Bus, BusError, Cancels, Intake, IntakeInputs, Link, LinkState, OutputPublisher, PullHealth,
     Pulled, SlotChanges, Slots, StatusLog,
 };
-use crate::task::DuplicateRunner;
+use crate::task::{DuplicateRunner, Host};
 use crate::wire::{WorkerId, WorkerPresence, WorkerState};
 
 /// Changes of slots that a task which waits for one may be behind with.
@@ -54,6 +54,8 @@ pub struct WorkerSettings {
     pub state_dir: Option<PathBuf>,
     /// Whether it answers `runlane.submit`.
     pub submit_service: bool,
+    /// What the host offers; for the presence record.
+    pub host: Arc<Host>,
 }
 
 /// Why a worker could not be started, or ended.
@@ -121,7 +123,13 @@ impl Worker {
         let heard = SlotChanges::listen(&bus).await?;
         services.spawn(admit::forward(heard, slot_changes.clone()));
         let (places, asks) = places::asks();
-        let record = presence(&settings.worker, settings.capacity, &settings.labels, &router);
+        let record = presence(
+            &settings.worker,
+            settings.capacity,
+            &settings.labels,
+            &router,
+            &settings.host,
+        );
         let (drain, drain_rx) = watch::channel(Drain::No);
         let parts = LoopParts {
             capacity: settings.capacity.get(),
@@ -283,6 +291,7 @@ fn presence(
     capacity: NonZeroUsize,
     labels: &BTreeMap<String, String>,
     router: &Router,
+    host: &Host,
 ) -> WorkerPresence {
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let now = Timestamp::now();
@@ -297,7 +306,7 @@ fn presence(
         labels: labels.clone(),
         runners: router.presence(),
         lanes: Vec::new(),
-        features: features(),
+        features: features(host),
         started_at: now,
         seen_at: now,
     }

@@ -12,6 +12,7 @@ use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
 use crate::support::proc::{DEADLINE, MARK, Mark};
 
 mod base;
+mod controllers;
 mod leaf;
 
 /// A cgroup of its own for each test, killed and removed with everything below at its end.
@@ -19,6 +20,7 @@ struct Tree(PathBuf);
 
 impl Tree {
     /// None, and a line that says so: there is no tree that can be written.
+    #[expect(clippy::print_stderr, reason = "a skip is loud")]
     fn new() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
@@ -79,7 +81,8 @@ fn sh(cgroup: &Path, mark: &Mark, script: &str) -> (Child, String) {
     (shell, line.trim_end().to_owned())
 }
 
-/// What a helper does: `join:DIRECTORY`, `auto`, or `directory:DIRECTORY`.
+/// What a helper does: `join:DIRECTORY`, `directory:DIRECTORY`, `auto`, or `auto` followed by another
+/// program (`again`) or by the loss of its base (`dropped`).
 const HELPER: &str = "RUNLANE_TEST_CGROUP";
 
 /// This test binary again, as a worker that opens a base and puts a process into a leaf.
@@ -161,9 +164,25 @@ fn helper() {
     };
     let leaf = Leaf::create(base.leaves()).expect("a leaf can be made");
     let path = base.leaves().join(leaf.name());
-    let child = Command::new("sleep").arg("1000").spawn().expect("sleep can be started");
+    let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep can be started");
     fs::write(path.join("cgroup.procs"), child.id().to_string()).expect("it can be put there");
-    println!("\npid {}\nleaf {}", child.id(), path.display());
+    let controllers: Vec<&str> = base.controllers().iter().copied().collect();
+    println!("\ncontrollers {}", controllers.join(" "));
+    let own = own_cgroup();
+    let own = own.lines().find(|line| line.starts_with("0::")).expect("it has a cgroup");
+    println!("own {own}\npid {}\nleaf {}", child.id(), path.display());
+    if what == "again" {
+        use std::os::unix::process::CommandExt;
+        let mut again = Command::new("/proc/self/exe");
+        again.args(["--exact", "cgroup::helper", "--ignored", "--nocapture"]);
+        panic!("{}", again.env(HELPER, "auto").exec());
+    }
+    if what == "dropped" {
+        drop(base);
+        println!("\ndropped it");
+    }
     // Until the test ends it.
     std::io::stdin().read_to_end(&mut Vec::new()).expect("the pipe can be read");
+    child.kill().expect("it runs");
+    child.wait().expect("it is a child");
 }

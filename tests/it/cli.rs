@@ -263,3 +263,78 @@ fn a_reader_that_goes_away_is_no_panic() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((code(&output), &*err(&output)), (141, ""));
 }
+
+#[test]
+fn a_runner_that_this_host_cannot_isolate_is_78_with_feature_reason_and_remedy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runner =
+        "[worker]\ncgroup = \"none\"\n[[runner]]\nname = \"limited\"\nisolation = \"none\"\n";
+    let required = format!("{runner}sandbox = {{ cgroup = {{ memory_max = \"1GiB\" }} }}\n");
+    let required = write(dir.path(), "required.toml", &required);
+    for args in [&["check", &*required][..], &["worker", "--config", &required]] {
+        let output = run(args);
+        assert_eq!(code(&output), 78, "{args:?}: {}", err(&output));
+        let text = err(&output);
+        for part in ["runner limited", "cgroup.memory", "worker.cgroup", "best_effort"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let output = run(&["check", "--json", &required]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((code(&output), &json["ok"]), (78, &false.into()));
+    let found = &json["runners"][0]["onThisHost"];
+    assert_eq!(found["missing"]["cgroup.memory"], "worker.cgroup is \"none\"", "{json}");
+
+    let best_effort = format!(
+        "{runner}sandbox = {{ best_effort = [\"cgroup\", \"cgroup.memory\"], cgroup = {{ memory_max = \"1GiB\" }} }}\n"
+    );
+    let best_effort = write(dir.path(), "best_effort.toml", &best_effort);
+    let output = run(&["check", &best_effort]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let text = out(&output);
+    assert!(
+        text.contains("runner limited, isolation none on this host: ok, without cgroup"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_preset_of_the_flag_beats_that_of_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // Standard alone takes a missing cgroup as best effort; strict's private /tmp would hide this place.
+    let file = "[worker]\nwork_root = \"/tmp/w\"\n[[runner]]\nname = \"r\"\nisolation = \"none\"\n";
+    let file = write(dir.path(), "worker.toml", file);
+    for (args, variable) in [
+        (&["worker", "--config", &*file, "--isolation", "strict"][..], ""),
+        (&["worker", "--config", &file], "strict"),
+    ] {
+        let mut command = runlane();
+        command.args(args);
+        if !variable.is_empty() {
+            command.env("RUNLANE_ISOLATION", variable);
+        }
+        let output = command.output().expect("the binary runs");
+        assert_eq!(code(&output), 78, "{args:?}: {}", err(&output));
+        assert!(err(&output).contains("runner[0].sandbox.private_tmp"), "{}", err(&output));
+    }
+    assert_eq!(code(&run(&["worker", "--isolation", "lax"])), 64);
+    assert_eq!(code(&run(&["run", "--isolation", "lax", "--", "true"])), 64);
+}
+
+#[test]
+fn wishes_for_isolation_are_checked_before_anything_is_connected() {
+    let wrong = ["--memory", "1KB", "--cpu", "half", "--pids", "0"];
+    for verb in ["run", "submit", "exec"] {
+        let output = run(&[&[verb][..], &wrong, &["--", "true"]].concat());
+        assert_eq!(code(&output), 65, "{verb}: {}", err(&output));
+        for place in ["$.isolation.memory", "$.isolation.cpu", "$.isolation.pids"] {
+            assert!(err(&output).contains(place), "{verb}: {place}: {}", err(&output));
+        }
+    }
+}
+
+#[test]
+fn exec_takes_the_preset_of_a_flag() {
+    let output = run(&["exec", "--isolation", "none", "--", "echo", "hi"]);
+    assert_eq!((code(&output), &*out(&output)), (0, "hi\n"), "{}", err(&output));
+}

@@ -9,14 +9,21 @@ use std::time::Duration;
 use runlane::config::{
     Auth, Config, ConfigErrors, Host, InheritEnv, RawConfig, RawNats, RawRunner, SecretSource,
 };
+use runlane::task::RunnerIsolation;
 use runlane::wire::{Kind, Problem};
+
+mod isolation;
 
 fn raw(text: &str) -> RawConfig {
     toml::from_str(text).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 
 fn host() -> Host {
-    Host { hostname: "h".to_owned(), cores: NonZeroUsize::new(3).expect("3 is not 0") }
+    Host {
+        hostname: "h".to_owned(),
+        cores: NonZeroUsize::new(3).expect("3 is not 0"),
+        work_root: "/w".into(),
+    }
 }
 
 fn resolve(text: &str) -> Result<Config, Vec<Problem>> {
@@ -25,6 +32,11 @@ fn resolve(text: &str) -> Result<Config, Vec<Problem>> {
 
 fn good(text: &str) -> Config {
     resolve(text).unwrap_or_else(|problems| panic!("{text}\n{problems:?}"))
+}
+
+fn invalid(name: &str) -> String {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/invalid");
+    fs::read_to_string(data.join(name)).expect("the file is there")
 }
 
 fn example() -> String {
@@ -60,6 +72,10 @@ fn the_example_shows_every_key_and_no_other() {
     keys::<runlane::config::RawTls>(&inner(&at("nats"), "tls"), "x = 1");
     keys::<runlane::config::RawWorker>(&at("worker"), "x = 1");
     keys::<RawRunner>(&runner, "x = 1");
+    let sandbox = inner(&runner, "sandbox");
+    keys::<runlane::config::RawSandbox>(&sandbox, "x = 1");
+    keys::<runlane::config::RawRlimits>(&inner(&sandbox, "rlimits"), "x = 1");
+    keys::<runlane::config::RawCgroup>(&inner(&sandbox, "cgroup"), "x = 1");
     keys::<runlane::config::RawInterpreters>(&inner(&runner, "interpreters"), "x = 1");
     keys::<runlane::config::RawStreams>(&at("streams"), "x = 1");
     keys::<runlane::config::RawLog>(&at("log"), "x = 1");
@@ -89,11 +105,9 @@ fn without_a_file_there_is_one_runner_without_limits() {
 
 #[test]
 fn every_wrong_value_is_reported_at_once() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/invalid");
-    let read = |name: &str| fs::read_to_string(data.join(name)).expect("the file is there");
-    let problems = resolve(&read("worker.toml")).expect_err("everything is wrong");
+    let problems = resolve(&invalid("worker.toml")).expect_err("everything is wrong");
     let found: BTreeSet<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
-    let wanted = read("worker.paths");
+    let wanted = invalid("worker.paths");
     assert_eq!(found, wanted.lines().collect());
 }
 
@@ -190,7 +204,7 @@ fn a_policy_never_inherits_the_workers_credentials() {
         [("'none'", vec![]), ("'all'", vec!["HOME", "LANG"]), ("['LANG', 'TZ']", vec!["LANG"])]
     {
         let config = good(&format!("[[runner]]\nname = 'r'\ninherit_env = {inherit}"));
-        let policy = config.worker.runners[0].policy(vars());
+        let policy = config.worker.runners[0].policy(vars(), RunnerIsolation::default());
         assert_eq!(policy.inherited.keys().collect::<Vec<_>>(), wanted, "{inherit}");
     }
 }

@@ -11,6 +11,8 @@ use runlane::wire::{
     ControlRequest, Kind, LaneId, LaneRecord, Selector, Stream, Subjects, TaskId, Timer, WorkerId,
 };
 
+mod isolation;
+
 const PAGES: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",

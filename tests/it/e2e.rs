@@ -19,6 +19,7 @@ mod bulk;
 mod death;
 mod drain;
 mod front;
+mod isolation;
 mod outage;
 mod secrets;
 mod streams;

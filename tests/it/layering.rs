@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 /// What `exec` may take from `task`: the launch plan and its parts.
 const PLAN: &[&str] = &[
+    "CAPABILITIES",
     "CgroupLimits",
     "CpuMax",
     "Enclosure",

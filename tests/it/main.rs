@@ -8,6 +8,7 @@ mod connect;
 mod devserver;
 mod docs;
 mod e2e;
+mod isolation;
 mod layering;
 mod operators;
 mod process;

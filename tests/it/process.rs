@@ -1,5 +1,6 @@
 //! Real tasks, run by the real binary's spawner.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,18 +22,19 @@ mod script;
 const TERM: i32 = 15;
 const KILL: i32 = 9;
 
-fn spawner() -> Spawner {
+pub(crate) fn spawner() -> Spawner {
     Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane")))
 }
 
 /// A plan whose processes carry the mark.
-fn plan(mark: &Mark, program: Program) -> LaunchPlan {
+pub(crate) fn plan(mark: &Mark, program: Program) -> LaunchPlan {
     let path = std::env::var("PATH").expect("the tests have a PATH");
     LaunchPlan {
         program,
         env: vec![("PATH".to_owned(), path), (MARK.to_owned(), mark.0.clone())],
         cwd: Some(PathBuf::from("/")),
         sandbox: Sandbox::default(),
+        missing: BTreeMap::new(),
         timeout: None,
         stop_signal: TERM,
         grace: Duration::from_secs(5),
@@ -40,26 +42,31 @@ fn plan(mark: &Mark, program: Program) -> LaunchPlan {
     }
 }
 
-fn command(command: &str, args: &[&str]) -> Program {
+pub(crate) fn command(command: &str, args: &[&str]) -> Program {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
     Program::Command { command: command.to_owned(), args }
 }
 
-fn sh(mark: &Mark, script: &str) -> LaunchPlan {
+pub(crate) fn sh(mark: &Mark, script: &str) -> LaunchPlan {
     plan(mark, command("sh", &["-c", script]))
 }
 
 /// What a task wrote and how it ended.
-struct Run {
-    exit: Exit,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Run {
+    pub(crate) exit: Exit,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs a plan to its end. At the end nothing with the mark may be alive, without any waiting.
-async fn run(mark: &Mark, plan: &LaunchPlan) -> Run {
+pub(crate) async fn run(mark: &Mark, plan: &LaunchPlan) -> Run {
+    run_by(&spawner(), mark, plan).await
+}
+
+/// The same by a spawner that is given.
+pub(crate) async fn run_by(spawner: &Spawner, mark: &Mark, plan: &LaunchPlan) -> Run {
     let Launched { mut stdout, mut stderr, mut process, .. } =
-        spawner().launch(plan).await.expect("the plan can be launched");
+        spawner.launch(plan).await.expect("the plan can be launched");
     let run = async {
         let end = async {
             let exit = process.wait().await.expect("the task ends");

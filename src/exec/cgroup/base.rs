@@ -231,10 +231,17 @@ impl Base {
 
     /// Moves this process to a leaf of its own in the worker's directory.
     fn move_self(&self) -> Result<(), Errno> {
-        let dir = self.base.child(&self.name)?.make(SELF, Mode::from_bits_truncate(0o755))?;
-        // From now on who takes the lock kills this process with the rest: it is held to its end.
-        std::mem::forget(self.lock.try_clone().map_err(errno)?);
-        dir.write("cgroup.procs", "0")
+        let worker = self.base.child(&self.name)?;
+        let dir = worker.make(SELF, Mode::from_bits_truncate(0o755))?;
+        let lock = self.lock.try_clone().map_err(errno)?;
+        let moved = dir.write("cgroup.procs", "0");
+        if moved.is_ok() {
+            // Whoever gets the lock kills this process with the rest: it is held to the process's end.
+            std::mem::forget(lock);
+        } else {
+            worker.remove_empty(SELF)?;
+        }
+        moved
     }
 
     /// Puts a process into a leaf, and removes the leaf.

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::parse;
@@ -25,6 +26,12 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(5);
 
 /// The most levels that are removed below a cgroup; a task may have made some of its own.
 const DEPTH: usize = 64;
+
+/// When events are first looked at without a report; each time after that is twice as long.
+const FIRST_LOOK: Duration = Duration::from_micros(100);
+
+/// A wait that would be longer than this is ended by a report alone; by then 12.7 ms have passed.
+const LAST_LOOK: Duration = Duration::from_millis(12);
 
 /// A cgroup.
 #[derive(Debug)]
@@ -135,11 +142,14 @@ impl Dir {
         self.wait_for("populated", 0, limit)
     }
 
-    /// Waits until a key of `cgroup.events` has a value. The kernel reports each change of the file as
-    /// POLLPRI to those who have read it before.
+    /// Waits until a key of `cgroup.events` has a value. The kernel reports a change of the file as
+    /// POLLPRI to those who have read it before, but not a second one within 10 ms of the first (see
+    /// CGROUP_FILE_NOTIFY_MIN_INTV of its cgroup.c): in that time it is also looked at unasked, a few
+    /// times, ever less often.
     fn wait_for(&self, key: &str, wanted: u64, limit: Duration) -> io::Result<bool> {
         let events = self.file("cgroup.events", OFlag::O_RDONLY)?;
         let deadline = Instant::now() + limit;
+        let mut look_again = FIRST_LOOK;
         loop {
             let mut text = [0; 256];
             let length = events.read_at(&mut text, 0)?;
@@ -151,10 +161,10 @@ impl Dir {
             if left.is_zero() {
                 return Ok(false);
             }
-            // Rounded up, so that the last millisecond isn't spent in a loop.
-            let left = PollTimeout::try_from(left + Duration::from_millis(1));
-            let mut wait = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-            match poll(&mut wait, left.unwrap_or(PollTimeout::MAX)) {
+            let wait = if look_again < LAST_LOOK { left.min(look_again) } else { left };
+            look_again *= 2;
+            let mut change = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            match ppoll(&mut change, Some(TimeSpec::from_duration(wait)), None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -207,6 +217,11 @@ fn directory() -> OFlag {
     OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
+
+#[cfg(test)]
+#[path = "dir_tests.rs"]
+mod tests;

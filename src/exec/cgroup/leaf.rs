@@ -9,6 +9,8 @@ use nix::sys::stat::Mode;
 
 use super::dir::Dir;
 use super::parse;
+use serde::{Deserialize, Serialize};
+
 use crate::task::CgroupLimits;
 
 /// How often another name is tried for a leaf whose name is taken.
@@ -30,7 +32,7 @@ pub struct Leaf {
 }
 
 /// What the processes of a leaf have used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LeafUsage {
     /// CPU time in programs.
     pub cpu_user: Option<Duration>,

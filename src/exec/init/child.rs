@@ -3,36 +3,50 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid};
 
+use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
-use super::command::Command;
+use super::command::{Command, failure};
 use super::enclosure::Scratch;
-use super::spawner::errno;
+use super::sandbox::{StepError, capabilities, identity, landlock, priority, rlimits, seccomp};
 use super::sys;
-use crate::task::Sandbox;
+use crate::task::{CgroupLimits, Sandbox};
 
 /// A step of the setup.
-type Step = fn(&Child<'_>) -> io::Result<()>;
+type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
 /// away. The session, the cgroup, namespaces and mounts came before: see [`super::leader`].
-const STEPS: [(&str, Step); 7] = [
-    ("oom_score_adj", |_| reset_oom_score()),
-    ("umask", |_| set_umask()),
-    // rlimits, bounding set, keepcaps, identity, capabilities, no_new_privs, landlock
+const STEPS: [(&str, Step); 18] = [
+    ("cgroup", |child| child.limit()),
+    ("oom_score_adj", |child| priority::oom_score_adj(child.sandbox.oom_score_adj)),
+    ("nice", |child| child.sandbox.nice.map_or(Ok(()), priority::nice)),
+    ("umask", |child| Ok(priority::set_umask(child.sandbox.umask)?)),
+    ("work_dir", |child| child.own_scratch()),
+    ("rlimits", |child| rlimits::apply(&child.sandbox.rlimits)),
+    ("bounding", |child| child.bounding()),
+    ("identity", |child| child.identity()),
+    ("capabilities", |child| child.sandbox.capabilities.as_ref().map_or(Ok(()), capabilities::set)),
+    ("no_new_privs", |child| child.no_new_privs()),
+    ("chdir", |child| child.enter_cwd()),
+    ("stdio", |child| Ok(stdio(child)?)),
+    ("landlock", |child| child.landlock()),
     // A change of the user has cleared it.
-    ("parent_death", |child| die_with(child.init)),
-    ("signals", |_| sys::reset_signals()),
-    ("chdir", |child| Ok(chdir(&child.command.cwd)?)),
-    ("stdio", |child| stdio(child)),
-    ("descriptors", |_| sys::close_on_exec()),
-    // seccomp
+    ("parent_death", |child| Ok(die_with(child.init)?)),
+    ("signals", |_| Ok(sys::unblock_signals()?)),
+    ("descriptors", |_| Ok(sys::close_on_exec()?)),
+    ("seccomp", |child| Ok(child.sandbox.seccomp.map_or(Ok(()), seccomp::apply)?)),
+    // The last word before execve: from here on the program counts as started.
+    ("ready", |child| {
+        (child.ready)();
+        Ok(())
+    }),
 ];
 
 /// What execve's failure is called.
@@ -41,40 +55,95 @@ pub(super) const EXEC: &str = "exec";
 /// What the steps need.
 pub(super) struct Child<'a> {
     pub(super) command: &'a Command,
-    #[allow(dead_code)] // the steps that read it follow
     pub(super) sandbox: &'a Sandbox,
-    #[allow(dead_code)] // as above
     pub(super) scratch: &'a Scratch,
+    pub(super) leaf: Option<&'a Leaf>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
     pub(super) init: Pid,
+    /// Says that execve follows.
+    pub(super) ready: &'a dyn Fn(),
 }
 
 impl Child<'_> {
-    /// Runs the steps, says that it is ready, and executes the program. Returns only what failed.
-    pub(super) fn run(&self, ready: impl FnOnce()) -> SetupFailure {
+    /// Runs the steps and executes the program. Returns only what failed.
+    pub(super) fn run(&self) -> SetupFailure {
         for (name, step) in STEPS {
             if let Err(error) = step(self) {
-                return self.command.failure(name, errno(&error));
+                return match error.message.as_str() {
+                    "" => self.command.failure(name, error.errno),
+                    message => failure(name, error.errno, message.to_owned()),
+                };
             }
         }
-        ready();
         self.command.failure(EXEC, exec(self))
     }
-}
 
-/// Best effort: a worker that the kernel should spare (a negative value) must not pass that on, and
-/// raising is always allowed. Lowering a worker's positive value takes CAP_SYS_RESOURCE.
-fn reset_oom_score() -> io::Result<()> {
-    // The system's rule above decides; the task runs either way.
-    std::fs::write("/proc/self/oom_score_adj", "0").ok();
-    Ok(())
-}
+    /// Sets the limits of the cgroup that this process is in.
+    fn limit(&self) -> Result<(), StepError> {
+        let limits = &self.sandbox.cgroup;
+        if *limits == CgroupLimits::default() {
+            return Ok(());
+        }
+        let Some(leaf) = self.leaf else {
+            let why = "there is no cgroup to set the limits of";
+            return Err(StepError { errno: Errno::EOPNOTSUPP, message: why.to_owned() });
+        };
+        leaf.limit(limits)
+            .map_err(|error| StepError { errno: error.errno, message: error.to_string() })
+    }
 
-/// The usual mask, whatever the worker's is.
-fn set_umask() -> io::Result<()> {
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
-    Ok(())
+    /// Gives the task's own directory to the user that it will run as.
+    fn own_scratch(&self) -> Result<(), StepError> {
+        let Some(identity) = &self.sandbox.identity else { return Ok(()) };
+        let (uid, gid) = identity::ids(identity)?;
+        Ok(self.scratch.give_to(uid, gid)?)
+    }
+
+    fn bounding(&self) -> Result<(), StepError> {
+        let Some(keep) = &self.sandbox.capabilities else { return Ok(()) };
+        capabilities::drop_bounding(keep, self.sandbox.no_new_privs)
+    }
+
+    fn identity(&self) -> Result<(), StepError> {
+        let Some(identity) = &self.sandbox.identity else { return Ok(()) };
+        if let Some(keep) = &self.sandbox.capabilities {
+            capabilities::keep_through_switch(keep)?;
+        }
+        identity::apply(identity)
+    }
+
+    fn no_new_privs(&self) -> Result<(), StepError> {
+        if self.sandbox.no_new_privs {
+            prctl::set_no_new_privs()?;
+        }
+        Ok(())
+    }
+
+    /// Enters the working directory, as the task's user, and looks where that is: a link may lead out of
+    /// the allowed roots.
+    fn enter_cwd(&self) -> Result<(), StepError> {
+        chdir(&self.command.cwd)?;
+        let roots = &self.sandbox.cwd_roots;
+        if roots.is_empty() || self.command.cwd_is_private() {
+            return Ok(());
+        }
+        let real = std::env::current_dir()?;
+        let real_root =
+            |root: &PathBuf| std::fs::canonicalize(root).unwrap_or_else(|_| root.clone());
+        if roots.iter().any(|root| real.starts_with(real_root(root))) {
+            return Ok(());
+        }
+        let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+        let why = format!("{} is not below {}", real.display(), roots.join(" or "));
+        Err(StepError { errno: Errno::EACCES, message: why })
+    }
+
+    fn landlock(&self) -> Result<(), StepError> {
+        let Some(domain) = &self.sandbox.landlock else { return Ok(()) };
+        let scratch = self.scratch.exists().then(|| self.scratch.path());
+        landlock::apply(domain, scratch.map(Path::new))
+    }
 }
 
 /// Ends this process with task-init, even if that was killed before the request for it.

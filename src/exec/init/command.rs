@@ -32,6 +32,7 @@ pub(super) struct Command {
     pub(super) args: Vec<CString>,
     pub(super) env: Vec<CString>,
     pub(super) cwd: PathBuf,
+    cwd_is_private: bool,
     program: String,
     path: String,
 }
@@ -48,10 +49,16 @@ impl Command {
             candidates: strings(candidates(&program, &path))?,
             args: strings(argv)?,
             env: strings(env)?,
+            cwd_is_private: plan.cwd.is_none() && work_dir.is_some(),
             cwd: plan.cwd.or(work_dir).unwrap_or_else(|| DEFAULT_CWD.into()),
             program,
             path,
         })
+    }
+
+    /// Whether the working directory is the task's own.
+    pub(super) fn cwd_is_private(&self) -> bool {
+        self.cwd_is_private
     }
 
     /// What the worker is told about a failed step. A program that is a directory gets EISDIR in
@@ -127,7 +134,7 @@ fn prepend(first: impl IntoIterator<Item = String>, args: Vec<String>) -> Vec<St
 
 fn script(body: &str, scratch: &Scratch) -> io::Result<String> {
     scratch.make()?;
-    let path = scratch.path().join("script");
+    let path = scratch.script();
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(body.as_bytes())?;
     Ok(path.into_os_string().into_string().map_err(|_| Errno::EILSEQ)?)

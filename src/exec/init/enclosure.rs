@@ -18,6 +18,9 @@ use crate::task::Enclosure;
 /// Below [`Scratch`]: the task's work directory.
 const WORK: &str = "work";
 
+/// Below [`Scratch`]: the task's script.
+const SCRIPT: &str = "script";
+
 /// The user and group of the spawner.
 #[derive(Clone, Copy)]
 pub(super) struct Ids {
@@ -85,6 +88,27 @@ impl Scratch {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         }
+    }
+
+    /// Whether the directory was made.
+    pub(super) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Gives the directory and what is in it to another user.
+    pub(super) fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
+        for path in [self.path.clone(), self.path.join(WORK), self.path.join(SCRIPT)] {
+            match std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw())) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the task's script is written.
+    pub(super) fn script(&self) -> PathBuf {
+        self.path.join(SCRIPT)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -8,13 +8,14 @@
 //! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
 //! says that it is ready, so that the end of the pipe without it means: killed during its setup.
 
-use std::io::{self, Read, Write};
+use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, getpid, setsid};
 
+use super::super::cgroup::Leaf;
 use super::super::link::{MAX_FRAME, Setup, SetupFailure, encode};
 use super::child::Child;
 use super::command::{Command, failure};
@@ -27,6 +28,7 @@ pub(super) struct Leader<'a> {
     pub(super) control: &'a UnixStream,
     pub(super) enclosure: &'a Enclosure,
     pub(super) scratch: &'a Scratch,
+    pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
 }
 
@@ -40,11 +42,11 @@ struct Assignment {
 impl Leader<'_> {
     /// Becomes the task's program. Returns, with an exit code that nobody looks at, only if that
     /// failed, or if no task came.
-    pub(super) fn run(&self, mut pipe: impl Write) -> i32 {
+    pub(super) fn run(&self, pipe: &PipeWriter) -> i32 {
         // If task-init can't read what is said here, it is dead, and so is this process soon.
-        let mut say = |setup: &Setup| {
+        let say = |setup: &Setup| {
             if let Ok(frame) = encode(setup) {
-                pipe.write_all(&frame).ok();
+                (&*pipe).write_all(&frame).ok();
             }
         };
         let pid = match self.enter() {
@@ -62,8 +64,7 @@ impl Leader<'_> {
                 return 1;
             }
         };
-        let Err(failure) = self.execute(assignment, || say(&Setup::Ready { pid }));
-        say(&Setup::Failed(failure));
+        say(&Setup::Failed(self.execute(assignment, &|| say(&Setup::Ready { pid }))));
         1
     }
 
@@ -72,6 +73,11 @@ impl Leader<'_> {
         let step = |name: &'static str| move |error: io::Error| refused(name, &error);
         setsid().map_err(|errno| refused("setsid", &errno.into()))?;
         child::die_with(self.init).map_err(step("parent_death"))?;
+        // Those of this process's own parent; the program is to find none of them.
+        sys::reset_signals();
+        if let Some(leaf) = self.leaf {
+            leaf.join().map_err(step("cgroup"))?;
+        }
         let namespaces = self.enclosure.namespaces;
         // While /proc is the worker's.
         let pid = if namespaces.pid { outer_pid().map_err(step("namespaces"))? } else { getpid() };
@@ -121,23 +127,25 @@ impl Leader<'_> {
         Ok(Some(Assignment { plan, stdout, stderr }))
     }
 
-    fn execute(
-        &self,
-        assignment: Assignment,
-        ready: impl FnOnce(),
-    ) -> Result<std::convert::Infallible, SetupFailure> {
-        let Assignment { plan, stdout, stderr } = assignment;
-        let sandbox = plan.sandbox.clone();
-        let command = Command::new(plan, self.scratch)?;
-        let child = Child {
+    /// Becomes the plan's program. Returns only what failed.
+    fn execute(&self, assignment: Assignment, ready: &dyn Fn()) -> SetupFailure {
+        let Assignment { mut plan, stdout, stderr } = assignment;
+        let sandbox = std::mem::take(&mut plan.sandbox);
+        let command = match Command::new(plan, self.scratch) {
+            Ok(command) => command,
+            Err(failure) => return failure,
+        };
+        Child {
             command: &command,
             sandbox: &sandbox,
             scratch: self.scratch,
+            leaf: self.leaf,
             stdout: &stdout,
             stderr: &stderr,
             init: self.init,
-        };
-        Err(child.run(ready))
+            ready,
+        }
+        .run()
     }
 }
 
@@ -158,10 +166,11 @@ fn outer_pid() -> io::Result<Pid> {
     pid.map(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// What task-init makes of a pipe's content when execve, or the leader's end, has closed it.
+/// What task-init makes of a pipe's content when execve, or the leader's end, has closed it. A leader
+/// that was killed before it could say anything never became the program, so another may.
 pub(super) fn last_word(mut said: &[u8]) -> Setup {
     let died = || failure("setup", nix::errno::Errno::EINTR, "killed before it could start".into());
-    let mut last = Setup::Failed(died());
+    let mut last = Setup::NotEnclosed(died());
     while let Ok(Some(setup)) = super::super::link::read_frame(&mut said) {
         last = setup;
     }
@@ -179,7 +188,7 @@ mod tests {
         let ready = encode(&Setup::Ready { pid: 7 }).expect("it is JSON");
         let failed = Setup::Failed(failure("exec", Errno::ENOENT, "no".to_owned()));
         let failed_frame = encode(&failed).expect("it is JSON");
-        let died = Setup::Failed(failure(
+        let died = Setup::NotEnclosed(failure(
             "setup",
             Errno::EINTR,
             "killed before it could start".to_owned(),

@@ -12,6 +12,8 @@
 //! | `mounts` | leader | its file systems |
 //! | `command` | leader | plan → strings for execve, script file |
 //! | `child` | leader | the ordered steps before execve |
+//! | `sandbox` | leader | what each step of the sandbox does |
+//! | `probe` | `runlane __probe` | tries what this host can do for a sandbox |
 //! | `sys` | | system calls; the only `unsafe` |
 
 mod child;
@@ -19,6 +21,8 @@ mod command;
 mod enclosure;
 mod leader;
 mod mounts;
+mod probe;
+mod sandbox;
 mod spawner;
 mod sweep;
 pub(super) mod sys;
@@ -27,16 +31,22 @@ mod task;
 use std::process::ExitCode;
 
 pub(super) use enclosure::remove_tree;
+pub use sandbox::{Denied, denied};
+pub(super) use sandbox::{WITH_REFER, WITH_SCOPES};
 
-use super::link::ENTRY_ARGUMENT;
+use super::link::{ENTRY_ARGUMENT, PROBE_ARGUMENT};
 
-/// Runs the spawner if this process was started as one, and returns its exit code at its end.
+/// Runs the spawner, or the host's probe, if this process was started as one, and returns its exit
+/// code at its end.
 ///
 /// To be called first in `main`, before arguments are parsed, a runtime exists or a thread starts.
 pub fn maybe_run() -> Option<ExitCode> {
-    if std::env::args_os().nth(1)? != ENTRY_ARGUMENT {
-        return None;
-    }
-    // Its worker sees the end of the socket; there is nobody else to tell.
-    Some(if spawner::run().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let argument = std::env::args_os().nth(1)?;
+    // The worker sees the end of the socket, or of the output; there is nobody else to tell.
+    let done = match argument.to_str()? {
+        ENTRY_ARGUMENT => spawner::run(),
+        PROBE_ARGUMENT => probe::run(),
+        _ => return None,
+    };
+    Some(if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -51,7 +51,17 @@ pub(super) fn arrange(enclosure: &Enclosure, scratch: &Scratch) -> Result<(), Mo
         again(path, MountAttribute::ReadOnly).map_err(at(path))?;
     }
     if namespaces.pid {
-        processes(mounts.read_only_root)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // The worker's would show the host's processes.
+        mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+            .map_err(|errno| at("/proc")(errno.into()))?;
+    } else if mounts.read_only_root {
+        // Each process writes things there that are its own.
+        again(Path::new("/proc"), MountAttribute::Writable).map_err(at("/proc"))?;
+    }
+    let there = |path: &&&str| mounts.read_only_root && Path::new(path).exists();
+    for path in SWITCHES.iter().filter(there) {
+        again(Path::new(path), MountAttribute::ReadOnly).map_err(at(path))?;
     }
     Ok(())
 }
@@ -97,18 +107,6 @@ fn again(path: &Path, attribute: MountAttribute) -> io::Result<()> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(path), path, None::<&str>, flags, None::<&str>)?;
     sys::set_mounts(path, attribute)
-}
-
-/// Mounts the /proc of the new process id namespace: the host's would show the host's processes.
-fn processes(switches_read_only: bool) -> Result<(), MountError> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
-        .map_err(|errno| at("/proc")(errno.into()))?;
-    let there = |path: &&str| switches_read_only && Path::new(path).exists();
-    for path in SWITCHES.iter().filter(|path| there(path)) {
-        again(Path::new(path), MountAttribute::ReadOnly).map_err(at(path))?;
-    }
-    Ok(())
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -21,6 +21,7 @@ use super::super::link::{Report, VERSION, encode, namespaces_of};
 use super::super::process::ExitStatus;
 use super::command::failure;
 use super::enclosure::Ids;
+use super::sandbox::seccomp;
 use super::sys::{self, Children};
 use super::{sweep, task};
 use crate::task::Namespaces;
@@ -31,6 +32,7 @@ pub(super) fn run() -> io::Result<()> {
     sys::close_others(&[socket.as_fd()])?;
     prctl::set_name(c"runlane-spawner")?;
     prctl::set_child_subreaper(true)?;
+    seccomp::prepare();
     let signals = sweep::child_signals()?;
     let mut socket = Some(socket);
     let mut inits = BTreeSet::new();

@@ -196,8 +196,8 @@ fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> 
     Ok(())
 }
 
-/// Gives every signal its default action, and unblocks all.
-pub(super) fn reset_signals() -> io::Result<()> {
+/// Gives every signal its default action.
+pub(super) fn reset_signals() {
     // The kernel's struct sigaction, all zero: SIG_DFL, no flags, an empty mask. Not libc's function: it
     // refuses 32 and 33, which glibc keeps for its threads, and which a parent may have ignored.
     let default = [0_u64; 8];
@@ -209,6 +209,10 @@ pub(super) fn reset_signals() -> io::Result<()> {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, size_of::<u64>())
         };
     }
+}
+
+/// Unblocks every signal.
+pub(super) fn unblock_signals() -> io::Result<()> {
     // SAFETY: `sigset_t` is plain data that sigemptyset fills before sigprocmask reads it.
     let done = unsafe {
         let mut none = MaybeUninit::<libc::sigset_t>::uninit();
@@ -307,5 +311,77 @@ pub(super) fn loopback_up() -> io::Result<()> {
     Errno::result(unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     })?;
+    Ok(())
+}
+
+/// Sets the scheduling priority of this process. Not nice(3), which is relative.
+pub(super) fn set_nice(value: i32) -> io::Result<()> {
+    // SAFETY: the numbers aren't pointers; 0 is this process.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) })?;
+    Ok(())
+}
+
+/// Whether a capability is in the bounding set. None: the kernel has no such capability.
+pub(super) fn in_bounding_set(number: u32) -> Option<bool> {
+    // SAFETY: the numbers aren't pointers.
+    match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) } {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+/// Takes a capability out of the bounding set.
+pub(super) fn drop_from_bounding_set(number: u32) -> Result<(), Errno> {
+    // SAFETY: the numbers aren't pointers.
+    let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// The kernel's Landlock ABI, 1 or more.
+///
+/// # Errors
+/// ENOSYS: it has no Landlock; EOPNOTSUPP: it was not enabled at boot.
+pub(super) fn landlock_abi() -> io::Result<i32> {
+    const VERSION: libc::c_uint = 1;
+    let none = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel takes no pointer and makes no descriptor.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    Ok(i32::try_from(Errno::result(abi)?).unwrap_or(i32::MAX))
+}
+
+/// Installs a system call filter.
+pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies `len` instructions from a slice that is that long, and writes none.
+    let done = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+    };
+    Errno::result(done)?;
+    Ok(())
+}
+
+/// Makes a mount, and every mount below it, read-only. Linux 5.12.
+pub(super) fn make_read_only(path: &std::path::Path) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: path and attributes live through the call, which only reads them; the size is theirs.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(done)?;
     Ok(())
 }

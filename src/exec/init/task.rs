@@ -27,6 +27,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{getpid, setsid};
 
+use super::super::cgroup::Leaf;
 use super::super::link::{Report, Setup, SetupFailure, read_frame};
 use super::super::process::{Exit, Usage};
 use super::enclosure::{Ids, Scratch, refused};
@@ -66,22 +67,44 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         Ok(scratch) => scratch,
         Err(failure) => return refuse(&control, failure),
     };
+    let leaf = match enclosure.cgroup.as_deref().map(Leaf::create).transpose() {
+        Ok(leaf) => leaf,
+        Err(error) => {
+            scratch.remove().ok();
+            return refuse(&control, refused("cgroup", &error));
+        }
+    };
     let (pipe, leaders_end) = io::pipe()?;
-    let leader =
-        Leader { control: &control, enclosure: &enclosure, scratch: &scratch, init: getpid() };
+    let leader = Leader {
+        control: &control,
+        enclosure: &enclosure,
+        scratch: &scratch,
+        leaf: leaf.as_ref(),
+        init: getpid(),
+    };
     let leader = match sys::fork(|| leader.run(&leaders_end)) {
         Ok(leader) => leader,
         Err(error) => {
             // The failed fork is told; what is left over is an empty directory at most.
             scratch.remove().ok();
+            leaf.map(Leaf::remove).transpose().ok();
             return refuse(&control, refused("fork", &error));
         }
     };
     // Its end is to be seen here.
     drop(leaders_end);
     let everyone = if namespaces.pid { Reach::Namespace } else { Reach::Children };
-    Task { leader, control, signals, worker: Worker::Listening, killed: false, everyone, scratch }
-        .run(pipe)
+    Task {
+        leader,
+        control,
+        signals,
+        worker: Worker::Listening,
+        killed: false,
+        everyone,
+        scratch,
+        leaf,
+    }
+    .run(pipe)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
@@ -106,6 +129,7 @@ struct Task {
     killed: bool,
     everyone: Reach,
     scratch: Scratch,
+    leaf: Option<Leaf>,
 }
 
 impl Task {
@@ -119,7 +143,9 @@ impl Task {
             Setup::NotEnclosed(failure) => Report::NotEnclosed(failure),
             Setup::Failed(failure) => Report::SetupFailed(failure),
         };
+        self.kill_leaf();
         self.sweep(None).all()?;
+        self.leaf.take().map(Leaf::remove).transpose().ok();
         // Before the report: who is told that nothing is left finds nothing.
         self.scratch.remove().ok();
         tell(&self.control, &report);
@@ -207,19 +233,34 @@ impl Task {
         // During its setup it may not lead a group yet.
         if number == libc::SIGKILL {
             sys::kill(self.leader, number);
+            self.kill_leaf();
         }
     }
 
+    /// Kills everything in the task's cgroup. What that can't reach the sweep does.
+    fn kill_leaf(&self) {
+        self.leaf.as_ref().map(Leaf::kill).transpose().ok();
+    }
+
     /// Ends everything that the leader has left behind, and reaps the leader last.
-    fn end(self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<()> {
         sys::kill(-self.leader, libc::SIGKILL);
+        self.kill_leaf();
         let died_with_leader = self.killed.then_some(self.leader);
         let mut sweep = self.sweep(died_with_leader);
         sweep.all_but(self.leader)?;
         let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
         // The proof, and whoever came between the last look and the leader's reaping.
-        let survivors = sweep.all()?;
-        let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed: sweep.killed };
+        let mut survivors = sweep.all()?;
+        let leftovers_killed = sweep.killed;
+        let mut cgroup = None;
+        if let Some(leaf) = self.leaf.take() {
+            // Normally it is empty by now: whoever isn't our child was killed with the leaf.
+            survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT)?);
+            cgroup = Some(leaf.usage());
+            leaf.remove().ok();
+        }
+        let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed, cgroup };
         tell(&self.control, &Report::Ended { exit, survivors });
         while self.sweep(None).all()? > 0 {}
         // After the report: it may take long, and nobody waits for it.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use runlane::exec::cgroup::{Base, CgroupError, CgroupSetting, Leaf};
 use runlane::task::Feature;
@@ -19,7 +19,7 @@ fn open(directory: &Path) -> Result<Base, CgroupError> {
 }
 
 /// Marks a cgroup as systemd does for `Delegate=yes`.
-fn mark_as_delegated(cgroup: &Path) {
+pub(super) fn mark_as_delegated(cgroup: &Path) {
     let set = "import os, sys; os.setxattr(sys.argv[1], sys.argv[2], b'1')";
     let mut python = Command::new("python3");
     let done = python.args(["-c", set]).arg(cgroup).arg("user.delegate").status();
@@ -124,13 +124,59 @@ fn a_plain_user_takes_over_what_it_owns() {
     let refused = start().said("refused ");
     assert!(refused.contains("is not delegated"), "{refused}");
     chown(tree.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
-    // Its files still are root's: a leaf can be made, and nothing can be put into it.
+    // Its files still are root's: cgroups can be made, and no process can be put into them.
     let refused = start().said("refused ");
-    assert!(refused.contains("processes can't be put into"), "{refused}");
+    assert!(refused.ends_with("permission denied"), "{refused}");
+    assert_eq!(children(tree.path()).len(), 0, "nothing stays of the attempt");
     for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
         chown(tree.path().join(file), Some(NOBODY), Some(NOBODY)).expect("root may");
     }
     let mut worker = start();
     let (_, leaf) = worker.inhabitant();
     assert!(leaf.starts_with(tree.path()));
+}
+
+#[test]
+fn another_user_can_read_a_leaf_but_not_lock_its_workers_directory() {
+    let Some(tree) = Tree::new() else { return };
+    let base = open(tree.path()).expect("it can be opened");
+    let leaf = Leaf::create(base.leaves()).expect("it can be made");
+    let as_nobody = |program: &str, path: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        command.arg(path).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().expect("setpriv can be started").success()
+    };
+    assert!(as_nobody("cat", &base.leaves().join(leaf.name()).join("cgroup.events")));
+    assert!(!as_nobody("ls", base.leaves()), "who can open it can lock it");
+    base.close();
+}
+
+#[test]
+fn what_a_container_shows_is_told_apart() {
+    let Some(tree) = Tree::new() else { return };
+    mark_as_delegated(tree.path());
+    let mount = tree.path().parent().expect("a mount").display().to_string();
+    let directory = format!("directory:{}/made", tree.path().display());
+    let own_tree = format!("umount -l {mount} && mount -t cgroup2 none {mount}");
+    let cases = [
+        ("-m", format!("mount -o remount,bind,ro {mount}"), "auto", "is read-only"),
+        ("-m", format!("mount -o remount,bind,ro {mount}"), &directory, "is read-only"),
+        ("-m", format!("umount -l {mount}"), "auto", "no cgroup2 file system is mounted"),
+        ("-C", ":".to_owned(), "auto", "file system shows the worker's own cgroup /"),
+        ("-Cm", own_tree.clone(), "auto", "the root of the cgroup tree is never taken over"),
+    ];
+    for (namespaces, script, what, expected) in cases {
+        let script = format!("{script} && exec \"$@\"");
+        let before = ["unshare", namespaces, "sh", "-c", &script, "sh"];
+        let refused = Helper::start_in(tree.path(), &before, what).said("refused ");
+        assert!(refused.contains(expected), "{refused}");
+    }
+    // Named, the root of a container may be taken: it is no other's.
+    let script = format!("{own_tree} && exec \"$@\"");
+    let before = ["unshare", "-Cm", "sh", "-c", &script, "sh"];
+    let mut worker = Helper::start_in(tree.path(), &before, &format!("directory:{mount}"));
+    let (_, leaf) = worker.inhabitant();
+    assert_eq!(leaf.ancestors().nth(2), Some(Path::new(&mount)));
+    assert_eq!(children(tree.path()).len(), 1, "it was made where the container's root is");
 }

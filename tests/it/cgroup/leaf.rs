@@ -61,6 +61,25 @@ fn waiting_ends_when_the_last_process_ends_by_itself() {
     leaf.remove().expect("it can be removed");
 }
 
+#[test]
+fn an_end_within_milliseconds_of_the_join_is_seen_at_once() {
+    let Some(tree) = Tree::new() else { return };
+    // The kernel reports a second change of a cgroup only 10 ms after the first.
+    let wait = || {
+        let leaf = Leaf::create(tree.path()).expect("it can be made");
+        let (mut leader, _) = sh(&path_of(&tree, &leaf), &Mark::new(), "echo; exec sleep 1000");
+        leaf.kill().expect("it can be killed");
+        let start = Instant::now();
+        assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
+        let took = start.elapsed();
+        leader.wait().expect("it is a child");
+        leaf.remove().expect("it can be removed");
+        took
+    };
+    let fastest = (0..20).map(|_| wait()).min().expect("twenty of them");
+    assert!(fastest < Duration::from_millis(4), "{fastest:?}");
+}
+
 #[tokio::test]
 async fn a_daemon_outlives_its_group_but_not_its_leaf() {
     let Some(tree) = Tree::new() else { return };
@@ -141,14 +160,15 @@ fn a_limit_without_its_controller_is_refused_by_the_files_name() {
 fn usage_counts_the_cpu_time_of_every_process_of_the_leaf() {
     let Some(tree) = Tree::new() else { return };
     let leaf = Leaf::create(tree.path()).expect("it can be made");
-    // The kernel ends a process at a second of CPU time: in two of them, one after the other.
+    // The kernel ends a process at a second of CPU time, which it counts by its clock's ticks, some 10 %
+    // off on a busy machine. In two of them, one after the other.
     let burn = "(ulimit -t 1; while :; do :; done)";
     let (mut leader, _) =
         sh(&path_of(&tree, &leaf), &Mark::new(), &format!("echo; {burn} 2>&1; {burn} 2>&1"));
     leader.wait().expect("it is a child");
     let usage = leaf.usage();
     let used = usage.cpu_user.expect("cpu.stat") + usage.cpu_system.expect("cpu.stat");
-    assert!((1.9..2.6).contains(&used.as_secs_f64()), "{usage:?}");
+    assert!((1.6..2.6).contains(&used.as_secs_f64()), "{usage:?}");
     assert_eq!((usage.oom_kills, usage.pids_max_hits), (0, 0));
     leaf.remove().expect("it can be removed");
 }

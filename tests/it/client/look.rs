@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use runlane::client::ListFilter;
 use runlane::nats::Headers;
 use runlane::nats::topology::kv_key;
-use runlane::wire::{Kind, LaneId, Phase, RunnerPresence, TaskSpec, WorkerPresence, WorkerState};
+use runlane::wire::{
+    Kind, LaneId, Phase, Preset, RunnerPresence, TaskSpec, WorkerPresence, WorkerState,
+};
 
 use super::hand::{Setup, echo, soon, task};
 
@@ -108,6 +110,7 @@ fn presence(worker: &str, labels: &[(&str, &str)]) -> WorkerPresence {
         name: "default".to_owned(),
         kind: Kind::Subprocess,
         labels: labels.clone(),
+        isolation: Preset::None,
     };
     WorkerPresence {
         worker: worker.parse().expect("a worker id"),

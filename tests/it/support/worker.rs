@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -213,6 +214,7 @@ pub(crate) fn settings(name: &str, capacity: usize) -> WorkerSettings {
         manage: None,
         state_dir: None,
         submit_service: true,
+        host: Arc::default(),
     }
 }
 

@@ -1,0 +1,86 @@
+//! Values that a process inherits: limits, umask, priorities.
+
+use nix::errno::Errno;
+use runlane::task::{Rlimit, Sandbox};
+
+use super::{is_root, plain_users_spawner, preset, prints, refused, status};
+use runlane::task::isolation::Preset;
+
+/// The name in /proc/self/limits, and a limit below what anyone inherits.
+const LIMITS: [(Rlimit, &str, u64); 8] = [
+    (Rlimit::As, "Max address space", 1 << 33),
+    (Rlimit::Core, "Max core file size", 0),
+    (Rlimit::Cpu, "Max cpu time", 1000),
+    (Rlimit::Fsize, "Max file size", 1 << 20),
+    (Rlimit::Memlock, "Max locked memory", 4096),
+    (Rlimit::Nofile, "Max open files", 77),
+    (Rlimit::Nproc, "Max processes", 555),
+    (Rlimit::Stack, "Max stack size", 1 << 22),
+];
+
+/// Soft and hard limit in the text of a limits file.
+fn limits(text: &str, name: &str) -> (String, String) {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the limit is listed");
+    let mut values = line.split_whitespace().map(str::to_owned);
+    let mut next = || values.next().expect("there are a soft and a hard limit");
+    (next(), next())
+}
+
+#[tokio::test]
+async fn limits_are_soft_and_hard_and_can_not_be_raised_back() {
+    let mut sandbox = preset(Preset::Standard);
+    sandbox.rlimits = LIMITS.map(|(limit, _, value)| (limit, value)).into();
+    let script = "cat /proc/self/limits; ulimit -n 78 2>/dev/null && echo raised; \
+                  ulimit -H -c 1 2>/dev/null && echo raised; true";
+    let text = prints(&sandbox, script).await;
+    for (limit, name, value) in LIMITS {
+        let value = value.to_string();
+        assert_eq!(limits(&text, name), (value.clone(), value), "{}", limit.as_str());
+    }
+    assert!(!text.contains("raised"), "{text}");
+}
+
+#[tokio::test]
+async fn a_limit_above_the_inherited_hard_one_becomes_that() {
+    let own = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let (_, hard) = limits(&own, "Max open files");
+    let rlimits = [(Rlimit::Nofile, u64::MAX)].into();
+    let sandbox = Sandbox { rlimits, ..preset(Preset::Standard) };
+    let text = prints(&sandbox, "cat /proc/self/limits").await;
+    assert_eq!(limits(&text, "Max open files"), (hard.clone(), hard));
+}
+
+#[tokio::test]
+async fn the_umask_is_the_sandboxs() {
+    let sandbox = Sandbox { umask: 0o137, ..Sandbox::default() };
+    assert_eq!(status(&sandbox).await("Umask"), "0137");
+}
+
+#[tokio::test]
+async fn the_priority_is_absolute_and_else_the_workers() {
+    let nice = |nice| Sandbox { nice, ..Sandbox::default() };
+    let script = "cut -d' ' -f19 /proc/self/stat";
+    assert_eq!(prints(&nice(Some(7)), script).await, "7\n");
+    let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let own = own.split(' ').nth(18).unwrap();
+    assert_eq!(prints(&nice(None), script).await.trim_end(), own);
+}
+
+#[tokio::test]
+async fn the_oom_score_is_the_sandboxs() {
+    let sandbox = Sandbox { oom_score_adj: 321, ..Sandbox::default() };
+    assert_eq!(prints(&sandbox, "cat /proc/self/oom_score_adj").await, "321\n");
+}
+
+#[tokio::test]
+async fn a_priority_or_a_sparing_that_may_not_be_given_fails_its_step() {
+    if !is_root("what a plain user may not raise") {
+        return;
+    }
+    let (_directory, spawner) = plain_users_spawner();
+    let spared = Sandbox { oom_score_adj: -1, ..Sandbox::default() };
+    let refusal = refused(&spawner, &spared).await;
+    assert_eq!(refusal, ("oom_score_adj".to_owned(), Errno::EACCES as i32));
+    let first = Sandbox { nice: Some(-20), ..Sandbox::default() };
+    assert_eq!(refused(&spawner, &first).await, ("nice".to_owned(), Errno::EACCES as i32));
+}
