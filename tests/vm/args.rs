@@ -6,7 +6,6 @@ Usage: cargo test --test vm -- [FLAGS] [FILTER…]
   FILTER     run the cases whose names contain one of the filters
   --exact    run the cases whose names are the filters
   --list     print the names of all cases
-  --pending  run the cases that are marked as pending, too
   --console  print everything that the machine's console says
   --shell    no cases: a shell in the machine; leave it with exit
   --systemd  the shell in the machine with systemd
@@ -29,7 +28,6 @@ pub(crate) struct Args {
     pub(crate) mode: Mode,
     pub(crate) filters: Vec<String>,
     pub(crate) exact: bool,
-    pub(crate) pending: bool,
     pub(crate) console: bool,
     pub(crate) systemd: bool,
 }
@@ -40,7 +38,6 @@ impl Args {
             mode: Mode::Run,
             filters: Vec::new(),
             exact: false,
-            pending: false,
             console: false,
             systemd: false,
         };
@@ -50,7 +47,6 @@ impl Args {
                 "--help" | "-h" => parsed.mode = Mode::Help,
                 "--shell" => parsed.mode = Mode::Shell,
                 "--exact" => parsed.exact = true,
-                "--pending" => parsed.pending = true,
                 "--systemd" => parsed.systemd = true,
                 "--console" => parsed.console = true,
                 flag if flag.starts_with('-') => {}

@@ -46,17 +46,23 @@ fn assert_has(text: &str, parts: &[&str]) {
 }
 
 pub(super) async fn a_plain_user_has_limits_in_its_delegated_cgroup() {
-    let group = Group::new("delegated", &[]);
-    delegate(&group, USER);
-    let start = Start { uid: USER, cgroup: &group.0 };
-    let text = said("auto", start, EATER).await;
-    // The whole leaf is killed, and its usage says by whom.
-    assert_has(&text, &["cpu", "memory", "pids", "missing {}", "signal: 9"]);
-    assert!(!text.contains("oom_kills: 0"), "{text}");
-    let text = said("auto", start, CHILDREN).await;
-    assert_has(&text, &["Resource temporarily unavailable", "oom_kills: 0", "pids_max_hits: 1"]);
-    let text = said("auto", start, "id -u; echo fits").await;
-    assert_has(&text, &["1000", "fits", "exit status: 0", "pids_max_hits: 0"]);
+    let cases: [(&str, &[&str]); 3] = [
+        // The whole leaf is killed, and its usage says for what.
+        (EATER, &["\"cpu\"", "\"memory\"", "\"pids\"", "missing {}", "signal: 9"]),
+        (CHILDREN, &["Resource temporarily unavailable", "oom_kills: 0", "pids_max_hits: 1"]),
+        (
+            "id -u; echo fits",
+            &["1000", "fits", "exit status: 0", "oom_kills: 0", "pids_max_hits: 0"],
+        ),
+    ];
+    for (script, parts) in cases {
+        // One for each: once it gives controllers to its children, nobody can be put into it.
+        let group = Group::new("delegated", &[]);
+        delegate(&group, USER);
+        let text = said("auto", Start { uid: USER, cgroup: &group.0 }, script).await;
+        assert_has(&text, parts);
+        assert_eq!(script == EATER, !text.contains("oom_kills: 0"), "{text}");
+    }
 }
 
 pub(super) async fn what_is_not_delegated_is_not_taken_over() {

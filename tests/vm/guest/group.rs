@@ -59,14 +59,20 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The case that has left processes in it says so.
+        // A case that has left processes in it says so itself.
         fs::write(self.0.join("cgroup.kill"), "1").ok();
-        for _ in 0..1000 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(1));
+        remove(&self.0);
+    }
+}
+
+/// Removes a cgroup and those in it, whose processes are dying.
+fn remove(directory: &Path) {
+    subgroups(directory).iter().for_each(|group| remove(group));
+    for _ in 0..1000 {
+        if fs::remove_dir(directory).is_ok() {
+            return;
         }
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

@@ -37,8 +37,6 @@ pub(crate) enum Tier {
 }
 
 impl Tier {
-    pub(crate) const ALL: [Self; 2] = [Self::Kernel, Self::Systemd];
-
     /// As in docs/testing.md and RUNLANE_TIERS.
     pub(crate) fn number(self) -> &'static str {
         match self {
@@ -60,23 +58,18 @@ pub(crate) struct Case {
     /// A sentence about behaviour, as the function's name.
     pub(crate) name: &'static str,
     pub(crate) tier: Tier,
-    /// It needs something that is not there yet.
-    pub(crate) pending: bool,
     run: fn() -> Pin<Box<dyn Future<Output = ()>>>,
 }
 
 /// Makes cases of async functions.
 macro_rules! cases {
-    ($($tier:ident $module:ident: $($(#[$pending:ident])? $name:ident),+ $(,)?;)+) => {
+    ($($tier:ident $module:ident: $($name:ident),+ $(,)?;)+) => {
         vec![$($(Case {
             name: stringify!($name),
             tier: Tier::$tier,
-            pending: cases!(@pending $($pending)?),
             run: || Box::pin($module::$name()),
         }),+),+]
     };
-    (@pending) => { false };
-    (@pending pending) => { true };
 }
 
 /// All cases, in the order in which they run.
@@ -100,28 +93,28 @@ pub(crate) fn cases() -> Vec<Case> {
             the_trees_root_is_not_taken_over,
             what_a_killed_process_has_left_in_its_base_goes_with_the_next;
         Kernel limits:
-            #[pending] a_task_over_memory_max_is_killed_as_a_whole,
-            #[pending] control_a_task_below_memory_max_lives,
-            #[pending] a_task_over_pids_max_gets_eagain,
-            #[pending] a_task_at_a_fifth_of_a_cpu_uses_a_fifth,
-            #[pending] every_limit_is_in_the_leafs_files,
-            #[pending] a_limit_without_its_controller_refuses_the_task,
-            #[pending] a_fork_bomb_at_its_limit_ends_with_a_cancel,
-            #[pending] a_fork_bomb_without_a_limit_ends_with_a_cancel,
-            #[pending] everyone_who_escapes_ends_in_a_leaf;
+            a_task_over_memory_max_is_killed_as_a_whole,
+            control_a_task_below_memory_max_lives,
+            a_task_over_pids_max_gets_eagain,
+            a_task_at_a_fifth_of_a_cpu_uses_a_fifth,
+            every_limit_is_in_the_leafs_files,
+            a_limit_without_its_controller_refuses_the_task,
+            a_fork_bomb_at_its_limit_ends_with_a_cancel,
+            a_fork_bomb_without_a_limit_ends_with_a_cancel,
+            everyone_who_escapes_ends_in_a_leaf;
         Kernel workers:
             a_worker_runs_a_task_from_the_queue,
-            #[pending] an_outcome_says_that_the_task_was_killed_for_want_of_memory,
-            #[pending] a_plain_user_limits_tasks_in_its_delegated_cgroup,
-            #[pending] a_plain_user_without_delegation_is_refused_the_limit,
-            #[pending] the_root_of_the_tree_is_not_taken_over,
-            #[pending] what_a_killed_worker_has_left_is_removed_by_the_next;
+            an_outcome_says_that_the_task_was_killed_for_want_of_memory,
+            a_plain_user_limits_tasks_in_its_delegated_cgroup,
+            a_plain_user_without_delegation_is_refused_the_limit,
+            the_root_of_the_tree_is_not_taken_over,
+            what_a_killed_worker_has_left_is_removed_by_the_next;
         Systemd units:
             a_delegated_unit_of_a_plain_user_limits_its_tasks,
             a_unit_without_delegation_takes_nothing_over,
             stopping_the_workers_unit_leaves_nothing,
             a_worker_that_is_killed_in_its_unit_leaves_nothing,
-            #[pending] the_workers_unit_kills_a_task_for_want_of_memory;
+            the_workers_unit_kills_a_task_for_want_of_memory;
     }
 }
 

@@ -90,11 +90,12 @@ impl Site {
 
     /// Runs a shell script as a task, and returns its outcome.
     pub(super) async fn outcome(&self, script: &str) -> Value {
-        let id = self.submit(script).await;
-        self.cli(&["wait", "--timeout", "20s", &id]).await;
-        let status = self.cli(&["status", "--json", &id]).await;
-        let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
-        status["outcome"].clone()
+        let output = self.cli(&["run", "--json", "--", "sh", "-c", script]).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().last().unwrap_or_else(|| panic!("{output:?}"));
+        let last: Value = serde_json::from_str(line).expect("lines are JSON");
+        assert!(last["outcome"].is_object(), "{last}");
+        last["outcome"].clone()
     }
 
     /// Queues a shell script, and returns the task's id.

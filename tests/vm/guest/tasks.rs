@@ -34,6 +34,7 @@ pub(crate) fn sh(script: &str) -> LaunchPlan {
         env: vec![("PATH".to_owned(), "/bin".to_owned())],
         cwd: Some(PathBuf::from("/")),
         sandbox: Sandbox::default(),
+        missing: std::collections::BTreeMap::new(),
         timeout: None,
         stop_signal: TERM,
         grace: GRACE,
