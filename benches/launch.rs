@@ -1,16 +1,19 @@
 //! What isolation costs: launch and end of /bin/true under each preset, against bare posix_spawn.
 //!
 //! `cargo bench --bench launch` prints medians in µs; `-- --rounds 500` sets how many. All of them are
-//! measured in one run, in turns, so that a busy machine slows all of them alike.
+//! measured in one run, in turns, so that a busy machine slows all of them alike. Where no cgroup is
+//! delegated, `RUNLANE_BENCH_CGROUP` names a directory for one, as `worker.cgroup` does.
 
 #![allow(clippy::print_stdout)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use runlane::exec::{Launched, Process, Spawner};
-use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
+use runlane::exec::cgroup::{Base, CgroupSetting};
+use runlane::exec::{Launched, Process, Spawner, WorkRoot, probe};
+use runlane::task::{IsolationPolicy, LaunchPlan, OutputLimits, Program, Sandbox};
+use runlane::wire::Preset;
 
 const PROGRAM: &str = "/bin/true";
 /// Pause before each measurement: a worker that starts tasks one by one is idle between them.
@@ -32,7 +35,12 @@ fn rounds() -> usize {
 
 async fn measure(rounds: usize) {
     let spawner = Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane")));
-    let plans = plans();
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let work = WorkRoot::open(root.path()).expect("it is ours");
+    let plans = plans(&work);
+    for (_, plan) in &plans {
+        spawner.prepare(&plan.sandbox).await.expect("the spawner starts");
+    }
     let mut bare = Vec::new();
     let mut times = vec![(Vec::new(), Vec::new()); plans.len()];
     for round in 0..rounds + 10 {
@@ -78,19 +86,47 @@ async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
     let started = start.elapsed();
     process.wait().await.expect("it ends");
     let ended = start.elapsed();
-    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     (started, ended)
 }
 
-fn plans() -> Vec<(&'static str, LaunchPlan)> {
-    vec![("none", plan(Sandbox::default()))]
+/// The presets as this host can have them, and what a single feature costs.
+fn plans(work: &WorkRoot) -> Vec<(&'static str, LaunchPlan)> {
+    let program = Path::new(env!("CARGO_BIN_EXE_runlane"));
+    let base = Base::open(&CgroupSetting::Auto).or_else(|_| {
+        let directory = std::env::var_os("RUNLANE_BENCH_CGROUP").unwrap_or_default();
+        Base::open(&CgroupSetting::Directory(directory.into()))
+    });
+    let (leaves, missing) = match base {
+        Ok(base) => (Some(base.leaves().to_owned()), base.missing().clone()),
+        Err(error) => (None, error.missing()),
+    };
+    println!(
+        "cgroup: {}",
+        leaves.as_ref().map_or("none".into(), |path| path.display().to_string())
+    );
+    let host = probe(program, leaves, missing).expect("the host can be probed").host;
+    let resolve = |policy: &IsolationPolicy| policy.resolve(&host).map(|fit| fit.sandbox);
+    let mut plans = Vec::new();
+    for preset in [Preset::None, Preset::Standard, Preset::Strict] {
+        let name = ["none", "standard", "strict"][preset as usize];
+        let policy = IsolationPolicy::preset(preset, Some(work.path().to_owned()));
+        match resolve(&policy) {
+            Ok(sandbox) => plans.push((name, plan(sandbox))),
+            Err(refused) => println!("{name}: refused: {refused:?}"),
+        }
+    }
+    let mut strict = IsolationPolicy::preset(Preset::Strict, Some(work.path().to_owned()));
+    strict.sandbox.enclosure.namespaces.network = true;
+    plans.extend(resolve(&strict).ok().map(|sandbox| ("strict, network = none", plan(sandbox))));
+    plans
 }
 
 fn plan(sandbox: Sandbox) -> LaunchPlan {
     LaunchPlan {
         program: Program::Command { command: PROGRAM.to_owned(), args: Vec::new() },
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        cwd: Some(PathBuf::from("/")),
+        cwd: None,
         sandbox,
         missing: std::collections::BTreeMap::new(),
         timeout: None,

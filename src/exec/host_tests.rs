@@ -12,6 +12,7 @@ fn all(tried: &Result<(), Failure>) -> Namespaces {
 /// Root on a current kernel.
 fn capable() -> Findings {
     Findings {
+        settings: settings(),
         landlock_abi: Ok(7),
         landlock: Ok(()),
         seccomp: Ok(()),
@@ -38,13 +39,13 @@ fn settings() -> Settings {
 
 #[test]
 fn root_needs_no_user_namespace_and_lacks_nothing() {
-    let host = judge(&capable(), &Settings { root: true, ..settings() });
+    let host = judge(&Findings { settings: Settings { root: true, ..settings() }, ..capable() });
     assert_eq!(host, Host::default());
 }
 
 #[test]
 fn a_plain_user_needs_a_user_namespace_and_can_not_switch_users() {
-    let host = judge(&plain_user(), &settings());
+    let host = judge(&plain_user());
     assert!(host.needs_user_namespace);
     assert_eq!(host.missing.keys().copied().collect::<Vec<_>>(), [Feature::Identity]);
 }
@@ -66,15 +67,16 @@ fn without_user_namespaces_the_reason_is_the_setting_that_forbids_them() {
         (settings(), "a container's profile denies it"),
     ];
     for (settings, expected) in cases {
-        let host = judge(&no_user, &settings);
+        let host = judge(&Findings { settings, ..no_user.clone() });
         assert!(!host.needs_user_namespace);
         for feature in [Feature::MountNamespace, Feature::PidNamespace, Feature::NetworkNamespace] {
             assert!(host.missing[&feature].contains(expected), "{:?}", host.missing);
         }
     }
     // Ubuntu: there is a namespace, but no right in it.
-    let ubuntu = Findings { user: Ok(()), ..no_user };
-    let host = judge(&ubuntu, &Settings { apparmor_restricts: text("1"), ..settings() });
+    let settings = Settings { apparmor_restricts: text("1"), ..settings() };
+    let ubuntu = Findings { settings, user: Ok(()), ..no_user };
+    let host = judge(&ubuntu);
     let why = &host.missing[&Feature::MountNamespace];
     assert!(why.contains("apparmor_restrict_unprivileged_userns is 1"), "{why}");
 }
@@ -83,7 +85,7 @@ fn without_user_namespaces_the_reason_is_the_setting_that_forbids_them() {
 fn a_container_that_covers_parts_of_proc_lacks_process_id_namespaces_alone() {
     let mut findings = plain_user();
     findings.within_user.pid = failed("proc", Errno::EPERM);
-    let host = judge(&findings, &settings());
+    let host = judge(&findings);
     assert!(host.needs_user_namespace);
     assert!(host.missing[&Feature::PidNamespace].contains("unmasked /proc"));
     assert!(!host.missing.contains_key(&Feature::MountNamespace));
@@ -93,7 +95,7 @@ fn a_container_that_covers_parts_of_proc_lacks_process_id_namespaces_alone() {
 fn landlock_counts_only_where_it_breaks_no_renames_and_scopes_only_where_they_are() {
     let missing = |abi: Result<i32, Errno>| {
         let abi = abi.map_err(|errno| errno as i32);
-        let host = judge(&Findings { landlock_abi: abi, ..capable() }, &settings());
+        let host = judge(&Findings { landlock_abi: abi, ..capable() });
         let why = |feature| host.missing.get(&feature).cloned().unwrap_or_default();
         (why(Feature::Landlock), why(Feature::LandlockScope))
     };

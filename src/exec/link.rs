@@ -3,7 +3,7 @@
 //! | on | from → to | what |
 //! |---|---|---|
 //! | spawner's socket | worker → spawner | two bytes, [`VERSION`] and [`namespace_flags`], with a control socket |
-//! | control socket | worker → task-init | one frame: the enclosure |
+//! | control socket | worker → task-init | one frame: [`Preparation`] |
 //! | control socket | worker → leader | one frame: the launch plan, with stdout and stderr |
 //! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
@@ -14,13 +14,14 @@
 //! leader reads the plan itself, before it becomes the task's program: task-init touches the socket
 //! only before and after that.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::Exit;
-use crate::task::Namespaces;
+use crate::task::{Enclosure, Namespaces, Sandbox, Seccomp};
 
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
@@ -42,6 +43,28 @@ pub(super) fn namespace_flags(namespaces: Namespaces) -> u8 {
 /// The namespaces in a byte of [`namespace_flags`].
 pub(super) fn namespaces_of(flags: u8) -> Namespaces {
     Namespaces { user: flags & 1 != 0, pid: flags & 2 != 0, ..Namespaces::default() }
+}
+
+/// What is done for a task before it is known. The same for every task of a runner, but for those that
+/// ask for more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Preparation {
+    pub(super) enclosure: Enclosure,
+    /// What is left of the bounding set.
+    pub(super) capabilities: Option<BTreeSet<String>>,
+    pub(super) no_new_privs: bool,
+    pub(super) seccomp: Option<Seccomp>,
+}
+
+impl Preparation {
+    pub(super) fn of(sandbox: &Sandbox) -> Self {
+        Self {
+            enclosure: sandbox.enclosure.clone(),
+            capabilities: sandbox.capabilities.clone(),
+            no_new_privs: sandbox.no_new_privs,
+            seccomp: sandbox.seccomp,
+        }
+    }
 }
 
 /// What a task-init tells its worker.

@@ -14,26 +14,26 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use super::link::{ENTRY_ARGUMENT, Report, SetupFailure, VERSION, namespace_flags};
+use super::link::{ENTRY_ARGUMENT, Preparation, Report, SetupFailure, VERSION, namespace_flags};
 use super::process::{ProcessError, TaskProcess, send_with};
 use super::uid_pool::{UidLease, UidPools};
-use crate::task::{Enclosure, Identity, LaunchPlan, UserIds};
+use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
 
 /// This program's own file, also after it was replaced or removed, unlike what `current_exe` returns.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Spares that wait for the next tasks of an enclosure. Each is two small processes.
+/// Spares that wait for the next tasks of a kind of sandbox. Each is two small processes.
 const SPARES: usize = 2;
 
-/// Enclosures that spares are kept for. A worker has few; a program that launches plans of ever new
-/// ones must not collect processes.
-const ENCLOSURES: usize = 8;
+/// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
+/// ever new ones must not collect processes.
+const KINDS: usize = 8;
 
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
 ///
-/// *Spares*, which [`Spawner::prepare`] makes, wait for the next launches in an enclosure: a task-init
-/// and a leader that are forked, and in their cgroup and namespaces, already.
+/// *Spares*, which [`Spawner::prepare`] makes, wait for the next launches in a sandbox: a task-init and
+/// a leader that are forked, and in their cgroup and namespaces, already.
 ///
 /// Running tasks don't depend on the spawner: each has a socket of its own, and ends with its
 /// [`TaskProcess`].
@@ -50,7 +50,7 @@ struct Shared {
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
     /// Never held over an await.
-    waiting: Mutex<BTreeMap<Enclosure, Vec<TaskProcess>>>,
+    waiting: Mutex<BTreeMap<Preparation, Vec<TaskProcess>>>,
     uids: UidPools,
 }
 
@@ -168,35 +168,35 @@ impl Spawner {
         Self { shared: Arc::new(Shared::new(program)) }
     }
 
-    /// Sets how many spares wait for the next tasks of each enclosure; 0 forks for each task.
+    /// Sets how many spares wait for the next tasks of each kind of sandbox; 0 forks for each task.
     #[must_use]
     pub fn with_spares(self, spares: usize) -> Self {
         let program = self.shared.program.clone();
         Self { shared: Arc::new(Shared { spares, ..Shared::new(program) }) }
     }
 
-    /// Makes the spares of an enclosure, up to their number, so that its next tasks find some. Needs a
+    /// Makes the spares of a sandbox, up to their number, so that its next tasks find some. Needs a
     /// tokio runtime. It returns before they are ready, and their forks take as much CPU time as a
     /// launch without them: a good time is when a task runs, or none.
     ///
     /// # Errors
     /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
     /// launch.
-    pub async fn prepare(&self, enclosure: &Enclosure) -> Result<(), LaunchError> {
+    pub async fn prepare(&self, sandbox: &Sandbox) -> Result<(), LaunchError> {
+        let preparation = Preparation::of(sandbox);
         let wanted = {
             let mut waiting = self.waiting();
-            let room = waiting.len() < ENCLOSURES || waiting.contains_key(enclosure);
-            if !room {
+            if waiting.len() >= KINDS && !waiting.contains_key(&preparation) {
                 return Ok(());
             }
-            let there = waiting.entry(enclosure.clone()).or_default().len();
+            let there = waiting.entry(preparation.clone()).or_default().len();
             self.shared.spares.saturating_sub(there)
         };
         for _ in 0..wanted {
-            let process = self.enclose(enclosure).await?;
+            let process = self.start_init(&preparation).await?;
             let mut waiting = self.waiting();
-            let spares = waiting.entry(enclosure.clone()).or_default();
-            // Another launch may have been faster.
+            let spares = waiting.entry(preparation.clone()).or_default();
+            // Another caller may have been faster.
             if spares.len() < self.shared.spares {
                 spares.push(process);
             }
@@ -249,33 +249,35 @@ impl Spawner {
     }
 
     async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
-        let enclosure = &plan.sandbox.enclosure;
-        let spare = self.waiting().get_mut(enclosure).and_then(Vec::pop);
+        let preparation = Preparation::of(&plan.sandbox);
+        let spare = self.waiting().get_mut(&preparation).and_then(Vec::pop);
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
             Some(spare) => match start(spare, plan).await {
-                Err(Failure::NotEnclosed(_)) => start(self.enclose(enclosure).await?, plan).await,
+                Err(Failure::NotEnclosed(_)) => {
+                    start(self.start_init(&preparation).await?, plan).await
+                }
                 other => other,
             },
-            None => start(self.enclose(enclosure).await?, plan).await,
+            None => start(self.start_init(&preparation).await?, plan).await,
         };
         launched.map_err(|failure| match failure {
             Failure::NotEnclosed(error) | Failure::Launch(error) => error,
         })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Enclosure, Vec<TaskProcess>>> {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Preparation, Vec<TaskProcess>>> {
         self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a task-init and a leader made in an enclosure, without waiting for them.
-    async fn enclose(&self, enclosure: &Enclosure) -> Result<TaskProcess, LaunchError> {
+    /// Has a task-init and a leader made, without waiting for them.
+    async fn start_init(&self, preparation: &Preparation) -> Result<TaskProcess, LaunchError> {
         let (ours, theirs) = control().map_err(LaunchError::Pipes)?;
-        self.hand_over(namespace_flags(enclosure.namespaces), &theirs).await?;
+        self.hand_over(namespace_flags(preparation.enclosure.namespaces), &theirs).await?;
         drop(theirs);
         let mut process = TaskProcess::new(ours);
         // If it fails, the other end has closed, and whoever reads the first report learns why.
-        process.send(enclosure).await.ok();
+        process.send(preparation).await.ok();
         Ok(process)
     }
 

@@ -180,6 +180,14 @@ pub struct Unsupported {
     pub why: String,
 }
 
+impl Unsupported {
+    /// Whether it says already why a part of its feature is missing.
+    fn covers(&self, part: Feature, why: &str) -> bool {
+        let part = part.as_str().strip_prefix(self.feature.as_str());
+        self.why == why && part.is_some_and(|rest| rest.starts_with('.'))
+    }
+}
+
 /// What `standard` leaves a root worker's tasks: Docker's list without raw sockets, device nodes,
 /// audit records, and changes of the bounding set.
 const STANDARD_CAPABILITIES: [&str; 9] = [
@@ -250,7 +258,7 @@ impl IsolationPolicy {
             if self.best_effort.contains(&feature) {
                 leave_out(&mut sandbox, feature);
                 missing.insert(feature, why);
-            } else {
+            } else if !refused.iter().any(|refusal: &Unsupported| refusal.covers(feature, &why)) {
                 refused.push(Unsupported { feature, why });
             }
         }
@@ -262,6 +270,15 @@ impl IsolationPolicy {
         }
         let namespaces = &mut sandbox.enclosure.namespaces;
         namespaces.user = namespaces.any() && host.needs_user_namespace;
+        if namespaces.user {
+            if sandbox.identity.is_some() {
+                let why =
+                    "a user namespace, which the other namespaces need here, has one user".into();
+                return Err(vec![Unsupported { feature: Feature::Identity, why }]);
+            }
+            // Its first process has all capabilities in it; the worker has none.
+            sandbox.capabilities = Some(BTreeSet::new());
+        }
         Ok(Resolved { sandbox, missing })
     }
 

@@ -24,7 +24,8 @@ pub struct Sandbox {
     pub umask: u32,
     /// Scheduling priority, -20 (first) to 19 (last). None: the worker's.
     pub nice: Option<i32>,
-    /// How soon the kernel takes the task when memory runs out, -1000 (never) to 1000 (first).
+    /// How soon the kernel takes the task when memory runs out, -1000 (never) to 1000 (first). From 0 on
+    /// it is a lower bound: a worker's own higher value stays where it may not be lowered.
     pub oom_score_adj: i32,
     /// Who the task runs as. None: the worker's user and groups.
     pub identity: Option<Identity>,
@@ -247,7 +248,8 @@ pub enum UserIds {
 }
 
 /// A Landlock domain. Whatever else it holds, the task can't trace, nor read the memory, environment
-/// or descriptors of, a process outside of it.
+/// or descriptors of, a process outside of it; from Linux 6.15 on one that keeps CAP_PERFMON or
+/// CAP_SYS_ADMIN can read environments.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Landlock {
     /// No signals to processes outside of the domain (Linux 6.12).
@@ -275,6 +277,6 @@ pub struct FileRules {
 pub enum Seccomp {
     /// What containers are denied by default: mounts, kernel modules, namespaces, key rings, bpf, …
     Standard,
-    /// That, and what programs rarely need: tracing, personalities, raw and netlink sockets, …
+    /// That, and what programs rarely need: tracing, personalities, raw packets and rare sockets, …
     Strict,
 }

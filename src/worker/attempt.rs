@@ -20,7 +20,7 @@ use super::shared::Shared;
 use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError};
 use crate::nats::{Delivery, StoredOutput};
 use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
-use crate::task::{Enclosure, LaunchPlan};
+use crate::task::{LaunchPlan, Sandbox};
 use crate::telemetry::metrics;
 use crate::wire::{OutputTotals, Stream};
 
@@ -97,7 +97,7 @@ pub(super) async fn run(
         let _pump_is_done = gone_tx.send(());
         (ended, finished_at)
     };
-    let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox.enclosure));
+    let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox));
     let ((ended, finished_at), totals, stored) = tokio::join!(
         supervised,
         pump(stdout, stderr, settings, gone, chunk_tx, lines),
@@ -114,22 +114,23 @@ pub(super) async fn run(
     }
 }
 
-/// Does something on the side; if the main thing is done first, then after it.
+/// Makes processes for the next tasks, once this one had the time to start: it would have to share
+/// the CPU with their forks.
+async fn make_spares(shared: &Shared, sandbox: &Sandbox) {
+    tokio::time::sleep(SPARES_AFTER).await;
+    // Without spares the next launch takes longer, and says why they can't be made.
+    shared.spawner.prepare(sandbox).await.ok();
+}
+
+/// Does something on the side, for as long as the main thing takes.
 async fn while_it_runs<T>(main: impl Future<Output = T>, aside: impl Future<Output = ()>) -> T {
     let (mut main, mut aside) = (std::pin::pin!(main), std::pin::pin!(aside));
+    // Cancel safe: whatever of the aside was done counts, and the main thing is only borrowed.
     tokio::select! {
         biased;
         done = &mut main => done,
         () = &mut aside => main.await,
     }
-}
-
-/// Makes processes for the next tasks, once this one had the time to start: it would have to share
-/// the CPU with their forks.
-async fn make_spares(shared: &Shared, enclosure: &Enclosure) {
-    tokio::time::sleep(SPARES_AFTER).await;
-    // Without spares the next launch takes longer, and says why they can't be made.
-    shared.spawner.prepare(enclosure).await.ok();
 }
 
 /// Returns when a stop is asked for; never if it can't be asked for any more.

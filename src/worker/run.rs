@@ -247,7 +247,10 @@ async fn work(
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
-    match finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await? {
+    let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await;
+    // A task that was over too soon has left it to us; nobody waits any more.
+    shared.spawner.prepare(&plan.sandbox).await.ok();
+    match settled? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),
     }

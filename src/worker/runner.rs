@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::task::{self, DuplicateRunner, RouteError, RouteTable};
-use crate::task::{LaunchPlan, Task};
+use crate::task::{LaunchPlan, Sandbox, Task};
 use crate::task::{PlanError, RunIdentity, RunnerPolicy};
 use crate::wire::{Kind, LaneRecord, Preset, RunnerPresence, Selector};
 
@@ -28,6 +28,12 @@ pub trait Runner: Send + Sync {
     /// Returns the preset of its isolation, for the presence record.
     fn isolation(&self) -> Preset {
         Preset::None
+    }
+
+    /// Returns the sandbox that most of its tasks get, so that processes for the first ones can wait.
+    /// None: nothing is prepared.
+    fn sandbox(&self) -> Option<&Sandbox> {
+        None
     }
 
     /// Says whether, and how, lines of output go to the worker's log as well.
@@ -85,6 +91,10 @@ impl Runner for SubprocessRunner {
         self.policy.isolation.preset()
     }
 
+    fn sandbox(&self) -> Option<&Sandbox> {
+        Some(&self.policy.isolation.resolved().sandbox)
+    }
+
     fn line_log(&self) -> Option<LineLog> {
         self.line_log
     }
@@ -126,6 +136,11 @@ impl Router {
     /// Returns a runner by its name.
     pub fn runner(&self, name: &str) -> Option<&dyn Runner> {
         self.runners.iter().map(AsRef::as_ref).find(|runner| runner.name() == name)
+    }
+
+    /// Returns the runners in the order they are tried.
+    pub fn runners(&self) -> impl Iterator<Item = &dyn Runner> {
+        self.runners.iter().map(AsRef::as_ref)
     }
 
     /// Says whether a runner can take the tasks of a lane.

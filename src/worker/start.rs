@@ -108,6 +108,7 @@ impl Worker {
             topology::ensure(&bus, manage).await?;
         }
         let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
+        prepare_first_tasks(&spawner, &router).await;
         let mut services = JoinSet::new();
         let pulling =
             pull(&mut services, &bus, &link, &router, settings.capacity, settings.max_lanes);
@@ -284,6 +285,17 @@ fn presence_tick() -> Interval {
     let mut tick = interval(PRESENCE_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
+}
+
+/// Starts the spawner and the processes that the first tasks find waiting.
+async fn prepare_first_tasks(spawner: &Spawner, router: &Router) {
+    for runner in router.runners() {
+        let Some(sandbox) = runner.sandbox() else { continue };
+        if let Err(error) = spawner.prepare(sandbox).await {
+            let runner = runner.name();
+            tracing::warn!(%runner, %error, "nothing can be prepared for tasks; each says what fails");
+        }
+    }
 }
 
 fn presence(

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
@@ -81,6 +81,18 @@ fn sh(cgroup: &Path, mark: &Mark, script: &str) -> (Child, String) {
     (shell, line.trim_end().to_owned())
 }
 
+/// How a child ends, within the deadline: a test of an end must not hang without it.
+fn end_of(child: &mut Child) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is a child") {
+            return status;
+        }
+        assert!(start.elapsed() < DEADLINE, "{} has not ended", child.id());
+        nix::poll::poll(&mut [], 1_u8).ok();
+    }
+}
+
 /// What a helper does: `join:DIRECTORY`, `directory:DIRECTORY`, `auto`, or `auto` followed by another
 /// program (`again`) or by the loss of its base (`dropped`).
 const HELPER: &str = "RUNLANE_TEST_CGROUP";
@@ -122,8 +134,9 @@ impl Helper {
     /// The rest of the next line that has the word.
     fn said(&mut self, word: &str) -> String {
         let lines = self.output.by_ref().lines().map_while(Result::ok);
+        let lines = lines.take_while(|line| line != "that is all");
         let mut texts = lines.filter_map(|line| Some(line.split_once(word)?.1.to_owned()));
-        texts.next().unwrap_or_else(|| panic!("the helper ended without {word:?}"))
+        texts.next().unwrap_or_else(|| panic!("the helper has not said {word:?}"))
     }
 
     /// The process in its leaf, and the leaf.
@@ -181,7 +194,8 @@ fn helper() {
         drop(base);
         println!("\ndropped it");
     }
-    // Until the test ends it.
+    // Nothing follows until the test ends it.
+    println!("\nthat is all");
     std::io::stdin().read_to_end(&mut Vec::new()).expect("the pipe can be read");
     child.kill().expect("it runs");
     child.wait().expect("it is a child");

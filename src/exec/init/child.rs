@@ -14,7 +14,7 @@ use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
 use super::command::{Command, failure};
 use super::enclosure::Scratch;
-use super::sandbox::{StepError, capabilities, identity, landlock, priority, rlimits, seccomp};
+use super::sandbox::{StepError, capabilities, identity, landlock, priority, rlimits};
 use super::sys;
 use crate::task::{CgroupLimits, Sandbox};
 
@@ -22,18 +22,17 @@ use crate::task::{CgroupLimits, Sandbox};
 type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
-/// away. The session, the cgroup, namespaces and mounts came before: see [`super::leader`].
-const STEPS: [(&str, Step); 18] = [
+/// away. Session, cgroup, namespaces, mounts, bounding set, no_new_privs and the system call filter came
+/// before: see [`super::leader`].
+const STEPS: [(&str, Step); 15] = [
     ("cgroup", |child| child.limit()),
     ("oom_score_adj", |child| priority::oom_score_adj(child.sandbox.oom_score_adj)),
     ("nice", |child| child.sandbox.nice.map_or(Ok(()), priority::nice)),
     ("umask", |child| Ok(priority::set_umask(child.sandbox.umask)?)),
     ("work_dir", |child| child.own_scratch()),
     ("rlimits", |child| rlimits::apply(&child.sandbox.rlimits)),
-    ("bounding", |child| child.bounding()),
     ("identity", |child| child.identity()),
     ("capabilities", |child| child.sandbox.capabilities.as_ref().map_or(Ok(()), capabilities::set)),
-    ("no_new_privs", |child| child.no_new_privs()),
     ("chdir", |child| child.enter_cwd()),
     ("stdio", |child| Ok(stdio(child)?)),
     ("landlock", |child| child.landlock()),
@@ -41,7 +40,6 @@ const STEPS: [(&str, Step); 18] = [
     ("parent_death", |child| Ok(die_with(child.init)?)),
     ("signals", |_| Ok(sys::unblock_signals()?)),
     ("descriptors", |_| Ok(sys::close_on_exec()?)),
-    ("seccomp", |child| Ok(child.sandbox.seccomp.map_or(Ok(()), seccomp::apply)?)),
     // The last word before execve: from here on the program counts as started.
     ("ready", |child| {
         (child.ready)();
@@ -72,7 +70,7 @@ impl Child<'_> {
             if let Err(error) = step(self) {
                 return match error.message.as_str() {
                     "" => self.command.failure(name, error.errno),
-                    message => failure(name, error.errno, message.to_owned()),
+                    _ => failed(name, &error),
                 };
             }
         }
@@ -100,24 +98,12 @@ impl Child<'_> {
         Ok(self.scratch.give_to(uid, gid)?)
     }
 
-    fn bounding(&self) -> Result<(), StepError> {
-        let Some(keep) = &self.sandbox.capabilities else { return Ok(()) };
-        capabilities::drop_bounding(keep, self.sandbox.no_new_privs)
-    }
-
     fn identity(&self) -> Result<(), StepError> {
         let Some(identity) = &self.sandbox.identity else { return Ok(()) };
         if let Some(keep) = &self.sandbox.capabilities {
             capabilities::keep_through_switch(keep)?;
         }
         identity::apply(identity)
-    }
-
-    fn no_new_privs(&self) -> Result<(), StepError> {
-        if self.sandbox.no_new_privs {
-            prctl::set_no_new_privs()?;
-        }
-        Ok(())
     }
 
     /// Enters the working directory, as the task's user, and looks where that is: a link may lead out of
@@ -144,6 +130,15 @@ impl Child<'_> {
         let scratch = self.scratch.exists().then(|| self.scratch.path());
         landlock::apply(domain, scratch.map(Path::new))
     }
+}
+
+/// A step's failure, as the worker is told.
+pub(super) fn failed(step: &str, error: &StepError) -> SetupFailure {
+    let message = match error.message.as_str() {
+        "" => error.errno.desc().to_lowercase(),
+        message => message.to_owned(),
+    };
+    failure(step, error.errno, message)
 }
 
 /// Ends this process with task-init, even if that was killed before the request for it.

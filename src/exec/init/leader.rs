@@ -1,8 +1,8 @@
 //! The leader's process before it is the task's program.
 //!
 //! ```text
-//! fork ─► enter the enclosure ─► wait for the plan ─► steps of the setup ─► execve
-//!              (early)              (on the control socket)   (`child`)
+//! fork ─► enclosure ─► give up privileges ─► wait for the plan ─► steps of the setup ─► execve
+//!         └─────────── early ────────────┘   (control socket)      (`child`)
 //! ```
 //!
 //! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
@@ -13,20 +13,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{MAX_FRAME, Setup, SetupFailure, encode};
+use super::super::link::{MAX_FRAME, Preparation, Setup, SetupFailure, encode};
 use super::child::Child;
 use super::command::{Command, failure};
 use super::enclosure::{Scratch, refused};
+use super::sandbox::{capabilities, seccomp};
 use super::{child, mounts, sys};
-use crate::task::{Enclosure, LaunchPlan, Namespaces};
+use crate::task::{LaunchPlan, Namespaces};
 
 /// A leader's process that is still waiting for its task.
 pub(super) struct Leader<'a> {
     pub(super) control: &'a UnixStream,
-    pub(super) enclosure: &'a Enclosure,
+    pub(super) preparation: &'a Preparation,
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
@@ -78,7 +80,8 @@ impl Leader<'_> {
         if let Some(leaf) = self.leaf {
             leaf.join().map_err(step("cgroup"))?;
         }
-        let namespaces = self.enclosure.namespaces;
+        let enclosure = &self.preparation.enclosure;
+        let namespaces = enclosure.namespaces;
         // While /proc is the worker's.
         let pid = if namespaces.pid { outer_pid().map_err(step("namespaces"))? } else { getpid() };
         unshare(flags(namespaces)).map_err(|errno| refused("namespaces", &errno.into()))?;
@@ -86,13 +89,31 @@ impl Leader<'_> {
             sys::loopback_up().map_err(step("namespaces"))?;
         }
         if namespaces.mount {
-            mounts::arrange(self.enclosure, self.scratch).map_err(|error| {
+            mounts::arrange(enclosure, self.scratch).map_err(|error| {
                 let mut failure = refused("mounts", &error.source);
                 failure.message = format!("{}: {}", error.path.display(), failure.message);
                 failure
             })?;
         }
+        self.give_up_privileges()?;
         Ok(pid.as_raw())
+    }
+
+    /// Gives up what neither this process nor the task needs. Later steps switch the user and cut the
+    /// other capabilities, for which these don't stand in the way.
+    fn give_up_privileges(&self) -> Result<(), SetupFailure> {
+        let Preparation { capabilities, no_new_privs, seccomp, .. } = self.preparation;
+        if let Some(keep) = capabilities {
+            capabilities::drop_bounding(keep, *no_new_privs)
+                .map_err(|error| child::failed("bounding", &error))?;
+        }
+        if *no_new_privs {
+            prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
+        }
+        if let Some(profile) = seccomp {
+            seccomp::apply(*profile).map_err(|error| refused("seccomp", &error))?;
+        }
+        Ok(())
     }
 
     /// Waits for the plan. None: there will be none, the worker has closed its end.

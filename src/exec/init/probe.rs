@@ -14,7 +14,7 @@ use nix::sys::prctl;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 
-use super::super::host::{Failure, Findings, Namespaces};
+use super::super::host::{Failure, Findings, Namespaces, Settings};
 use super::sandbox::{StepError, landlock, seccomp};
 use super::sys;
 use crate::task::{Landlock, Seccomp};
@@ -26,6 +26,7 @@ pub(super) fn run() -> io::Result<()> {
         [domain as Try, filter, identity, user].map(Attempt::start);
     let [plain, within_user] = [|| Ok(()), self::user as Try].map(start_namespaces);
     let findings = Findings {
+        settings: Settings::read(),
         landlock_abi: sys::landlock_abi().map_err(|error| error.raw_os_error().unwrap_or(0)),
         landlock: finish(domain),
         seccomp: finish(filter),

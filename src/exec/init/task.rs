@@ -28,14 +28,14 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{Report, Setup, SetupFailure, read_frame};
+use super::super::link::{Preparation, Report, Setup, SetupFailure, read_frame};
 use super::super::process::{Exit, Usage};
 use super::enclosure::{Ids, Scratch, refused};
 use super::leader::{Leader, last_word};
 use super::spawner::tell;
 use super::sweep::{self, Reach, Sweep};
 use super::sys::{self, Children};
-use crate::task::{Enclosure, Namespaces};
+use crate::task::Namespaces;
 
 /// How long a sweep may take before the worker is told that it can't promise the tree's end. A killed
 /// process lives on only in an uninterruptible system call, as on a dead network file system.
@@ -60,10 +60,11 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
     {
         return refuse(&control, failure);
     }
-    let Some(enclosure) = read_frame::<Enclosure>(&control)? else {
+    let Some(preparation) = read_frame::<Preparation>(&control)? else {
         return Ok(());
     };
-    let scratch = match Scratch::new(&enclosure) {
+    let enclosure = &preparation.enclosure;
+    let scratch = match Scratch::new(enclosure) {
         Ok(scratch) => scratch,
         Err(failure) => return refuse(&control, failure),
     };
@@ -77,7 +78,7 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
     let (pipe, leaders_end) = io::pipe()?;
     let leader = Leader {
         control: &control,
-        enclosure: &enclosure,
+        preparation: &preparation,
         scratch: &scratch,
         leaf: leaf.as_ref(),
         init: getpid(),

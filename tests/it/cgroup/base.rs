@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use runlane::exec::cgroup::{Base, CgroupError, CgroupSetting, Leaf};
 use runlane::task::Feature;
 
-use super::{Helper, Tree, children};
+use super::{Helper, Tree, children, end_of};
 use crate::support::proc::{is_alive, until};
 
 /// A user without any rights.
@@ -57,7 +57,7 @@ async fn closing_a_base_ends_its_leaves_and_removes_its_directory() {
     let path = base.leaves().join(leaf.name());
     let (mut leader, _) = super::sh(&path, &super::Mark::new(), "echo; exec sleep 1000");
     base.close();
-    assert!(!leader.wait().expect("it is a child").success());
+    assert!(!end_of(&mut leader).success());
     assert_eq!(children(tree.path()), [""; 0].map(std::path::PathBuf::from));
 }
 

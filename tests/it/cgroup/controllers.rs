@@ -8,7 +8,7 @@ use std::path::Path;
 use runlane::exec::cgroup::{Base, CgroupSetting, Leaf};
 use runlane::task::{CgroupLimits, CpuMax, Feature};
 
-use super::{Helper, Tree, sh};
+use super::{Helper, Tree, end_of, sh};
 use crate::support::proc::{DEADLINE, Mark, is_alive};
 
 const CONTROLLERS: [(&str, Feature); 4] = [
@@ -132,7 +132,7 @@ fn usage_tells_the_cause_of_a_death_by_memory_and_of_a_failed_fork() {
     let eats = "head -c 67108864 /dev/zero 2>/dev/null | tail >/dev/null";
     let script = if on("pids") { format!("echo; {forks}") } else { "echo".to_owned() };
     let (mut forker, _) = sh(&path, &Mark::new(), &script);
-    forker.wait().expect("it is a child");
+    end_of(&mut forker);
     let hits = leaf.usage().pids_max_hits;
     assert_eq!(hits > 0, on("pids"), "{hits}");
     if on("pids") {
@@ -141,7 +141,7 @@ fn usage_tells_the_cause_of_a_death_by_memory_and_of_a_failed_fork() {
     assert_eq!(leaf.usage().oom_kills, 0);
     assert_eq!(leaf.usage().memory_peak_bytes.is_some(), path.join("memory.peak").exists());
     let (mut eater, _) = sh(&path, &Mark::new(), &format!("echo; {eats}; exit 0"));
-    let survived = eater.wait().expect("it is a child").success();
+    let survived = end_of(&mut eater).success();
     assert_eq!(survived, !on("memory"), "past its limit the whole leaf is killed");
     assert_eq!(leaf.usage().oom_kills > 0, on("memory"), "{:?}", leaf.usage());
     assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
@@ -201,6 +201,6 @@ fn a_strangers_process_in_the_base_keeps_controllers_off_and_is_named() {
     }
     assert_eq!(read(tree.path(), "cgroup.subtree_control"), "");
     stranger.kill().expect("it runs");
-    stranger.wait().expect("it is a child");
+    end_of(&mut stranger);
     base.close();
 }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use runlane::exec::cgroup::{Leaf, LeafUsage};
 use runlane::task::{CgroupLimits, CpuMax};
 
-use super::{Helper, Tree, path_of, sh};
+use super::{Helper, Tree, end_of, path_of, sh};
 use crate::support::proc::{DEADLINE, Mark, is_alive, until};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -43,7 +43,7 @@ fn a_leaf_is_empty_only_after_its_kill() {
         leaf.kill().expect("it can be killed, also twice");
     }
     assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
-    assert_eq!(leader.wait().expect("it is a child").signal(), Some(9));
+    assert_eq!(end_of(&mut leader).signal(), Some(9));
     let path = path_of(&tree, &leaf);
     leaf.remove().expect("it can be removed");
     assert!(!path.exists());
@@ -57,7 +57,7 @@ fn waiting_ends_when_the_last_process_ends_by_itself() {
     let start = Instant::now();
     assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
     assert!(start.elapsed() < DEADLINE / 2, "it was told, and has not slept to the end");
-    leader.wait().expect("it is a child");
+    end_of(&mut leader);
     leaf.remove().expect("it can be removed");
 }
 
@@ -72,7 +72,7 @@ fn an_end_within_milliseconds_of_the_join_is_seen_at_once() {
         let start = Instant::now();
         assert!(leaf.wait_empty(DEADLINE).expect("it can be asked"));
         let took = start.elapsed();
-        leader.wait().expect("it is a child");
+        end_of(&mut leader);
         leaf.remove().expect("it can be removed");
         took
     };
@@ -88,7 +88,7 @@ async fn a_daemon_outlives_its_group_but_not_its_leaf() {
     let (mut leader, daemon) = sh(&path_of(&tree, &leaf), &mark, DAEMON);
     let daemon = daemon.parse().expect("a process id");
     killpg(Pid::from_raw(leader.id().cast_signed()), SIGKILL).expect("the leader runs");
-    leader.wait().expect("it is a child");
+    end_of(&mut leader);
     assert!(!leaf.wait_empty(SHORT).expect("it can be asked"));
     assert!(is_alive(daemon), "without the leaf's kill it lives");
     leaf.kill().expect("it can be killed");
@@ -110,7 +110,7 @@ async fn removal_ends_what_is_in_nested_cgroups() {
     assert_eq!(refused.raw_os_error(), Some(Errno::EBUSY as i32));
     leaf.remove().expect("it can be removed");
     assert!(!path.exists());
-    assert_eq!(leader.wait().expect("it is a child").signal(), Some(9));
+    assert_eq!(end_of(&mut leader).signal(), Some(9));
 }
 
 #[test]
@@ -160,15 +160,18 @@ fn a_limit_without_its_controller_is_refused_by_the_files_name() {
 fn usage_counts_the_cpu_time_of_every_process_of_the_leaf() {
     let Some(tree) = Tree::new() else { return };
     let leaf = Leaf::create(tree.path()).expect("it can be made");
-    // The kernel ends a process at a second of CPU time, which it counts by its clock's ticks, some 10 %
-    // off on a busy machine. In two of them, one after the other.
-    let burn = "(ulimit -t 1; while :; do :; done)";
-    let (mut leader, _) =
-        sh(&path_of(&tree, &leaf), &Mark::new(), &format!("echo; {burn} 2>&1; {burn} 2>&1"));
-    leader.wait().expect("it is a child");
+    // In two processes, one after the other. Each says the nanoseconds that the scheduler gave it.
+    let burn = "sh -c 'i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; read ns _ </proc/self/schedstat; echo $ns'";
+    let script = format!("echo $({burn}) $({burn})");
+    let (mut leader, each) = sh(&path_of(&tree, &leaf), &Mark::new(), &script);
+    assert!(end_of(&mut leader).success());
+    let each: Vec<u64> = each.split(' ').map(|ns| ns.parse().expect("a number")).collect();
+    let [burnt, one] = [each.iter().sum(), each[0]].map(Duration::from_nanos);
+    assert!(one > Duration::from_millis(50), "{each:?}");
     let usage = leaf.usage();
     let used = usage.cpu_user.expect("cpu.stat") + usage.cpu_system.expect("cpu.stat");
-    assert!((1.6..2.6).contains(&used.as_secs_f64()), "{usage:?}");
+    let slack = Duration::from_millis(20);
+    assert!(used + slack >= burnt && used < burnt + one / 2 + slack, "{usage:?}, {each:?}");
     assert_eq!((usage.oom_kills, usage.pids_max_hits), (0, 0));
     leaf.remove().expect("it can be removed");
 }

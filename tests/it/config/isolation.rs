@@ -163,7 +163,8 @@ fn files_that_are_named_come_on_top_of_devices_and_private_directories() {
         let sandbox = policy(text).sandbox;
         let mounts = sandbox.enclosure.mounts;
         let rules = sandbox.landlock.and_then(|domain| domain.files).expect("rules for files");
-        (rules.read_only, rules.read_write, mounts.read_write)
+        let writable = [rules.read_write, rules.optional].concat();
+        (rules.read_only, writable, mounts.read_write)
     };
     let (read_only, read_write, _) = files("[runner.sandbox]\nread_write = ['/srv']");
     assert_eq!(read_only, paths(&["/"]), "what isn't named can be read");

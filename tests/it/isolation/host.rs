@@ -63,3 +63,20 @@ fn what_a_container_forbids_is_found_missing() {
     assert!(probe.host.missing.contains_key(&Feature::Identity), "{probe:?}");
     assert!(probe.host.needs_user_namespace, "{probe:?}");
 }
+
+#[test]
+fn the_setting_that_forbids_user_namespaces_is_named() {
+    // In a user namespace of its own the limit is not the host's.
+    let user = "unshare --user --map-user=1000 --map-group=1000 --keep-caps";
+    let forbid = "echo 0 >/proc/sys/user/max_user_namespaces";
+    let plain = "setpriv --ambient-caps=-all --inh-caps=-all";
+    if !is_root("a host that forbids user namespaces") {
+        return;
+    }
+    let Probe { host, .. } =
+        found_by(&format!("{user} sh -c '{forbid} && exec {plain} \"$@\"' sh"));
+    for feature in [Feature::MountNamespace, Feature::PidNamespace, Feature::NetworkNamespace] {
+        let why = &host.missing[&feature];
+        assert!(why.starts_with("user.max_user_namespaces is 0"), "{why}");
+    }
+}

@@ -199,7 +199,7 @@ async fn a_domain_never_sets_no_new_privs_by_itself() {
     if !is_root("a domain without no_new_privs") {
         return;
     }
-    let sandbox = Sandbox { no_new_privs: false, ..scoped() };
+    let sandbox = Sandbox { no_new_privs: false, capabilities: None, ..scoped() };
     let privileges = prints(&sandbox, "grep NoNewPrivs /proc/self/status").await;
     assert_eq!(privileges, "NoNewPrivs:\t0\n");
     let (_directory, spawner) = plain_users_spawner();

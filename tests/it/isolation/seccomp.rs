@@ -5,7 +5,10 @@ use nix::libc;
 use runlane::exec::ExitStatus;
 use runlane::task::{Sandbox, Seccomp};
 
-use super::{PYTHON, is_root, plain_users_spawner, program, python, refused, run, skipped};
+use super::{
+    PYTHON, is_root, plain_users_spawner, program, python, refused, run, run_by, shell, skipped,
+    succeeded,
+};
 
 /// Prints the error of each call `name:number:arguments…` of the command line.
 const CALL: &str = r#"
@@ -130,4 +133,17 @@ async fn the_filter_is_on_and_never_sets_no_new_privs_by_itself() {
     let (_directory, spawner) = plain_users_spawner();
     let refusal = refused(&spawner, &sandbox).await;
     assert_eq!(refusal, ("seccomp".to_owned(), Errno::EACCES as i32));
+}
+
+#[tokio::test]
+async fn a_plain_users_task_makes_no_user_namespace_though_its_worker_could() {
+    if !is_root("a plain user's namespaces") {
+        return;
+    }
+    let (_directory, spawner) = plain_users_spawner();
+    let script = "unshare --user true 2>/dev/null && echo made; true";
+    for (seccomp, expected) in [(Some(Seccomp::Standard), ""), (None, "made\n")] {
+        let (mark, plan) = shell(&filtered(seccomp), script);
+        assert_eq!(succeeded(run_by(&spawner, &mark, &plan).await), expected);
+    }
 }

@@ -233,7 +233,7 @@ async fn the_work_directory_of_a_task_is_removed_after_its_workers_handle_is_dro
     let spawner = Spawner::of_program(Path::new(env!("CARGO_BIN_EXE_runlane"))).with_spares(1);
     let mut launched = spawner.launch(&plan).await.expect("it can be launched");
     assert_eq!(line(&mut launched.stdout).await, "ready");
-    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     drop(launched.process);
     drop(spawner);
     // The spare's directory too.

@@ -62,7 +62,7 @@ async fn spares_wait_for_the_next_tasks_and_end_with_the_last_handle() {
     let plan = sh(&mark, "sleep 1000");
     let first = spawner.launch(&plan).await.expect("sh can be launched");
     let spawner_pid = parent(parent(first.pid));
-    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     let spares = || -> Vec<i32> {
         children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
     };
@@ -87,7 +87,7 @@ async fn a_spare_that_died_while_it_waited_costs_no_task() {
     let plan = sh(&mark, "sleep 1000");
     let first = spawner.launch(&plan).await.expect("sh can be launched");
     let spawner_pid = parent(parent(first.pid));
-    spawner.prepare(&plan.sandbox.enclosure).await.expect("the spawner lives");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     let spares = || -> Vec<i32> {
         children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
     };

@@ -11,7 +11,7 @@ use super::StepError;
 
 /// Sets how soon the kernel takes the task when memory runs out.
 ///
-/// Lowering takes CAP_SYS_RESOURCE. Where that lacks, a worker's own higher value stays for a value that
+/// Lowering takes CAP_SYS_RESOURCE. Without it a worker's own higher value stays for a value that
 /// isn't negative: the task is then taken sooner than asked, never later, which is the side that the
 /// host is safe on (the pods of Kubernetes' best-effort class have 1000).
 ///
