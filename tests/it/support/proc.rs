@@ -84,7 +84,7 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
     pids().into_iter().filter(is_child).collect()
 }
 
-fn pids() -> Vec<i32> {
+pub(crate) fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
