@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use runlane::exec::cgroup::{Base, CgroupSetting};
 use runlane::exec::{Launched, Process, Spawner, WorkRoot, probe};
-use runlane::task::{IsolationPolicy, LaunchPlan, OutputLimits, Program, Sandbox};
+use runlane::task::{IsolationPolicy, LaunchPlan, Program, Sandbox};
 use runlane::wire::Preset;
 
 const PROGRAM: &str = "/bin/true";
@@ -123,17 +123,9 @@ fn plans(work: &WorkRoot) -> Vec<(&'static str, LaunchPlan)> {
 }
 
 fn plan(sandbox: Sandbox) -> LaunchPlan {
-    LaunchPlan {
-        program: Program::Command { command: PROGRAM.to_owned(), args: Vec::new() },
-        env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        cwd: None,
-        sandbox,
-        missing: std::collections::BTreeMap::new(),
-        timeout: None,
-        stop_signal: 15,
-        grace: Duration::from_secs(5),
-        output: OutputLimits { max_bytes: u64::MAX },
-    }
+    let program = Program::Command { command: PROGRAM.to_owned(), args: Vec::new() };
+    let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    LaunchPlan { env, ..LaunchPlan::of(program, sandbox) }
 }
 
 fn median(times: &mut [Duration]) -> Duration {

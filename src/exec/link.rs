@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::Exit;
-use crate::task::{Enclosure, Namespaces, Sandbox, Seccomp};
+use crate::task::{Enclosure, Landlock, Namespaces, Sandbox, Seccomp};
 
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
@@ -53,6 +53,7 @@ pub(super) struct Preparation {
     /// What is left of the bounding set.
     pub(super) capabilities: Option<BTreeSet<String>>,
     pub(super) no_new_privs: bool,
+    pub(super) landlock: Option<Landlock>,
     pub(super) seccomp: Option<Seccomp>,
 }
 
@@ -62,6 +63,7 @@ impl Preparation {
             enclosure: sandbox.enclosure.clone(),
             capabilities: sandbox.capabilities.clone(),
             no_new_privs: sandbox.no_new_privs,
+            landlock: sandbox.landlock.clone(),
             seccomp: sandbox.seccomp,
         }
     }

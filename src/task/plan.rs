@@ -44,6 +44,24 @@ pub struct LaunchPlan {
     pub output: OutputLimits,
 }
 
+impl LaunchPlan {
+    /// A plan of a program in a sandbox, with an empty environment and no limits besides.
+    pub fn of(program: Program, sandbox: Sandbox) -> Self {
+        let RunnerPolicy { grace, stop_signal, max_output_bytes, .. } = RunnerPolicy::default();
+        Self {
+            program,
+            env: Vec::new(),
+            cwd: None,
+            sandbox,
+            missing: BTreeMap::new(),
+            timeout: None,
+            stop_signal,
+            grace,
+            output: OutputLimits { max_bytes: max_output_bytes },
+        }
+    }
+}
+
 /// What to execute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {

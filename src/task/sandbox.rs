@@ -250,7 +250,7 @@ pub enum UserIds {
 /// A Landlock domain. Whatever else it holds, the task can't trace, nor read the memory, environment
 /// or descriptors of, a process outside of it; from Linux 6.15 on one that keeps CAP_PERFMON or
 /// CAP_SYS_ADMIN can read environments.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Landlock {
     /// No signals to processes outside of the domain (Linux 6.12).
     pub signal_scope: bool,
@@ -261,7 +261,7 @@ pub struct Landlock {
 }
 
 /// The files that can be reached; all others can't.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct FileRules {
     /// Paths that can be read and executed, with everything below them; what doesn't exist is an error.
     pub read_only: Vec<PathBuf>,

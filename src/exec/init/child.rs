@@ -1,20 +1,21 @@
 //! What the leader's process does between a plan and execve: named steps in a fixed order.
 
-use std::fs::File;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, getppid};
+use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdout, getppid};
 
 use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
 use super::command::{Command, failure};
 use super::enclosure::Scratch;
-use super::sandbox::{StepError, capabilities, identity, landlock, priority, rlimits};
+use super::sandbox::landlock::Domain;
+use super::sandbox::{StepError, capabilities, identity, priority, rlimits};
 use super::sys;
 use crate::task::{CgroupLimits, Sandbox};
 
@@ -22,8 +23,8 @@ use crate::task::{CgroupLimits, Sandbox};
 type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
-/// away. Session, cgroup, namespaces, mounts, bounding set, no_new_privs and the system call filter came
-/// before: see [`super::leader`].
+/// away. Session, cgroup, namespaces, mounts, bounding set, no_new_privs and the system call filter
+/// came before: see [`super::leader`].
 const STEPS: [(&str, Step); 15] = [
     ("cgroup", |child| child.limit()),
     ("oom_score_adj", |child| priority::oom_score_adj(child.sandbox.oom_score_adj)),
@@ -35,7 +36,7 @@ const STEPS: [(&str, Step); 15] = [
     ("capabilities", |child| child.sandbox.capabilities.as_ref().map_or(Ok(()), capabilities::set)),
     ("chdir", |child| child.enter_cwd()),
     ("stdio", |child| Ok(stdio(child)?)),
-    ("landlock", |child| child.landlock()),
+    ("landlock", |child| child.domain.take().map_or(Ok(()), Domain::enter)),
     // A change of the user has cleared it.
     ("parent_death", |child| Ok(die_with(child.init)?)),
     ("signals", |_| Ok(sys::unblock_signals()?)),
@@ -56,6 +57,7 @@ pub(super) struct Child<'a> {
     pub(super) sandbox: &'a Sandbox,
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
+    pub(super) domain: Cell<Option<Domain>>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
     pub(super) init: Pid,
@@ -124,12 +126,6 @@ impl Child<'_> {
         let why = format!("{} is not below {}", real.display(), roots.join(" or "));
         Err(StepError { errno: Errno::EACCES, message: why })
     }
-
-    fn landlock(&self) -> Result<(), StepError> {
-        let Some(domain) = &self.sandbox.landlock else { return Ok(()) };
-        let scratch = self.scratch.exists().then(|| self.scratch.path());
-        landlock::apply(domain, scratch.map(Path::new))
-    }
 }
 
 /// A step's failure, as the worker is told.
@@ -148,7 +144,7 @@ pub(super) fn die_with(init: Pid) -> io::Result<()> {
 }
 
 fn stdio(child: &Child<'_>) -> io::Result<()> {
-    dup2_stdin(File::open("/dev/null")?)?;
+    // Standard input is /dev/null since the spawner's start.
     dup2_stdout(child.stdout)?;
     dup2_stderr(child.stderr)?;
     Ok(())

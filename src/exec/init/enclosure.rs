@@ -14,7 +14,7 @@ use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
 use super::command::failure;
 use super::spawner::errno;
-use crate::task::Enclosure;
+use crate::task::{Enclosure, Landlock};
 
 /// Below [`Scratch`]: the task's work directory.
 const WORK: &str = "work";
@@ -116,9 +116,9 @@ impl Scratch {
         }
     }
 
-    /// Whether the directory was made.
-    pub(super) fn exists(&self) -> bool {
-        self.path.exists()
+    /// Makes the directory if a domain has to have a rule for it.
+    pub(super) fn make_for(&self, domain: &Landlock) -> io::Result<()> {
+        if domain.files.is_some() { self.make() } else { Ok(()) }
     }
 
     /// Gives the directory and what is in it to another user.

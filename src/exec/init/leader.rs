@@ -8,6 +8,7 @@
 //! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
 //! says that it is ready, so that the end of the pipe without it means: killed during its setup.
 
+use std::cell::Cell;
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,13 +18,14 @@ use nix::sys::prctl;
 use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{MAX_FRAME, Preparation, Setup, SetupFailure, encode};
+use super::super::link::{MAX_FRAME, Preparation, Setup, SetupFailure, encode, read_frame};
 use super::child::Child;
 use super::command::{Command, failure};
 use super::enclosure::{Scratch, refused};
+use super::sandbox::landlock::Domain;
 use super::sandbox::{capabilities, seccomp};
 use super::{child, mounts, sys};
-use crate::task::{LaunchPlan, Namespaces};
+use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
 
 /// A leader's process that is still waiting for its task.
 pub(super) struct Leader<'a> {
@@ -32,6 +34,13 @@ pub(super) struct Leader<'a> {
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
+}
+
+/// What came of entering the enclosure.
+struct Entered {
+    /// This process's id as the worker has it.
+    pid: i32,
+    domain: Option<Domain>,
 }
 
 /// A plan, and where the program's output goes.
@@ -51,13 +60,14 @@ impl Leader<'_> {
                 (&*pipe).write_all(&frame).ok();
             }
         };
-        let pid = match self.enter() {
-            Ok(pid) => pid,
+        let Entered { pid, domain } = match self.enter() {
+            Ok(entered) => entered,
             Err(failure) => {
                 say(&Setup::NotEnclosed(failure));
                 return 1;
             }
         };
+        self.rehearse();
         let assignment = match self.receive() {
             Ok(Some(assignment)) => assignment,
             Ok(None) => return 0,
@@ -66,12 +76,12 @@ impl Leader<'_> {
                 return 1;
             }
         };
-        say(&Setup::Failed(self.execute(assignment, &|| say(&Setup::Ready { pid }))));
+        say(&Setup::Failed(self.execute(assignment, domain, &|| say(&Setup::Ready { pid }))));
         1
     }
 
-    /// Enters the enclosure. Returns this process's id as the worker has it.
-    fn enter(&self) -> Result<i32, SetupFailure> {
+    /// Enters the enclosure.
+    fn enter(&self) -> Result<Entered, SetupFailure> {
         let step = |name: &'static str| move |error: io::Error| refused(name, &error);
         setsid().map_err(|errno| refused("setsid", &errno.into()))?;
         child::die_with(self.init).map_err(step("parent_death"))?;
@@ -95,8 +105,19 @@ impl Leader<'_> {
                 failure
             })?;
         }
+        let domain = self.domain()?;
         self.give_up_privileges()?;
-        Ok(pid.as_raw())
+        Ok(Entered { pid: pid.as_raw(), domain })
+    }
+
+    /// Makes the Landlock domain, which is entered last: the cgroup's files aren't in it.
+    fn domain(&self) -> Result<Option<Domain>, SetupFailure> {
+        let Some(wanted) = &self.preparation.landlock else { return Ok(None) };
+        // If it isn't made yet, a script will be put into it.
+        self.scratch.make_for(wanted).map_err(|error| refused("landlock", &error))?;
+        let own = wanted.files.as_ref().map(|_| self.scratch.path());
+        let domain = Domain::make(wanted, own);
+        domain.map(Some).map_err(|error| child::failed("landlock", &error))
     }
 
     /// Gives up what neither this process nor the task needs. Later steps switch the user and cut the
@@ -114,6 +135,20 @@ impl Leader<'_> {
             seccomp::apply(*profile).map_err(|error| refused("seccomp", &error))?;
         }
         Ok(())
+    }
+
+    /// Goes through what is done with a plan, with one that is never executed. After a fork each page of
+    /// code and memory costs a fault when it is first used, a few µs each, and hundreds of them would be
+    /// paid by the task that waits.
+    fn rehearse(&self) {
+        let program = Program::Command { command: "true".to_owned(), args: Vec::new() };
+        let plan = LaunchPlan::of(program, Sandbox::default());
+        let frame = encode(&plan).unwrap_or_default();
+        if let Some(plan) = read_frame(&*frame).ok().flatten() {
+            Command::new(plan, self.scratch).ok();
+        }
+        encode(&Setup::Ready { pid: 0 }).ok();
+        capabilities::rehearse();
     }
 
     /// Waits for the plan. None: there will be none, the worker has closed its end.
@@ -149,7 +184,12 @@ impl Leader<'_> {
     }
 
     /// Becomes the plan's program. Returns only what failed.
-    fn execute(&self, assignment: Assignment, ready: &dyn Fn()) -> SetupFailure {
+    fn execute(
+        &self,
+        assignment: Assignment,
+        domain: Option<Domain>,
+        ready: &dyn Fn(),
+    ) -> SetupFailure {
         let Assignment { mut plan, stdout, stderr } = assignment;
         let sandbox = std::mem::take(&mut plan.sandbox);
         let command = match Command::new(plan, self.scratch) {
@@ -161,6 +201,7 @@ impl Leader<'_> {
             sandbox: &sandbox,
             scratch: self.scratch,
             leaf: self.leaf,
+            domain: Cell::new(domain),
             stdout: &stdout,
             stderr: &stderr,
             init: self.init,
@@ -192,7 +233,7 @@ fn outer_pid() -> io::Result<Pid> {
 pub(super) fn last_word(mut said: &[u8]) -> Setup {
     let died = || failure("setup", nix::errno::Errno::EINTR, "killed before it could start".into());
     let mut last = Setup::NotEnclosed(died());
-    while let Ok(Some(setup)) = super::super::link::read_frame(&mut said) {
+    while let Ok(Some(setup)) = read_frame(&mut said) {
         last = setup;
     }
     last

@@ -15,7 +15,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::super::host::{Failure, Findings, Namespaces, Settings};
-use super::sandbox::{StepError, landlock, seccomp};
+use super::sandbox::landlock::Domain;
+use super::sandbox::{StepError, seccomp};
 use super::sys;
 use crate::task::{Landlock, Seccomp};
 
@@ -100,7 +101,8 @@ fn about_step(what: &str) -> impl Fn(StepError) -> Failure {
 
 fn domain() -> Tried {
     prctl::set_no_new_privs().map_err(about("no_new_privs"))?;
-    landlock::apply(&Landlock::default(), None).map_err(about_step("landlock"))
+    let domain = Domain::make(&Landlock::default(), None);
+    domain.and_then(Domain::enter).map_err(about_step("landlock"))
 }
 
 fn filter() -> Tried {

@@ -71,6 +71,11 @@ pub(in crate::exec::init) fn set(keep: &BTreeSet<String>) -> Result<(), StepErro
     Ok(())
 }
 
+/// Does what [`set`] does, without a change.
+pub(in crate::exec::init) fn rehearse() {
+    kept(&BTreeSet::new()).ok();
+}
+
 fn kept(keep: &BTreeSet<String>) -> Result<CapsHashSet, StepError> {
     let known = |name: &String| {
         Capability::from_str(name)

@@ -28,45 +28,55 @@ pub(in crate::exec) const WITH_SCOPES: i32 = 6;
 /// kernel alone doesn't change what tasks can do.
 const TESTED: i32 = 7;
 
-/// Enters a new domain. Needs no_new_privs, or CAP_SYS_ADMIN.
-///
-/// # Errors
-/// The kernel lacks something of it, or a path of `read_only` or `read_write` can't be opened.
-pub(in crate::exec::init) fn apply(
-    wanted: &Landlock,
-    work_dir: Option<&Path>,
-) -> Result<(), StepError> {
-    let abi = sys::landlock_abi()?;
-    if abi < WITH_REFER {
-        let why = format!(
-            "this kernel's Landlock, ABI {abi}, would forbid every rename across directories"
-        );
-        return Err(StepError::new(Errno::EOPNOTSUPP, why));
+/// A domain that can be entered.
+pub(in crate::exec::init) struct Domain(RulesetCreated);
+
+impl Domain {
+    /// Makes a domain; the paths are those that this process sees.
+    ///
+    /// # Errors
+    /// The kernel lacks something of it, or a path of `read_only` or `read_write` can't be opened.
+    pub(in crate::exec::init) fn make(
+        wanted: &Landlock,
+        work_dir: Option<&Path>,
+    ) -> Result<Self, StepError> {
+        let abi = sys::landlock_abi()?;
+        if abi < WITH_REFER {
+            let why = format!(
+                "this kernel's Landlock, ABI {abi}, would forbid every rename across directories"
+            );
+            return Err(StepError::new(Errno::EOPNOTSUPP, why));
+        }
+        let all = AccessFs::from_all(ABI::from(abi.min(TESTED)));
+        let handled = if wanted.files.is_some() { all } else { AccessFs::Refer.into() };
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(handled)
+            .map_err(failed)?;
+        let scopes = [
+            (Scope::Signal, wanted.signal_scope),
+            (Scope::AbstractUnixSocket, wanted.abstract_unix_scope),
+        ];
+        for (scope, _) in scopes.into_iter().filter(|(_, wanted)| *wanted) {
+            ruleset = ruleset.scope(scope).map_err(failed)?;
+        }
+        // Setting no_new_privs is a step of its own, and the policy's decision.
+        let ruleset = ruleset.create().map_err(failed)?.no_new_privs(false);
+        let ruleset = match &wanted.files {
+            None => allow(ruleset, Path::new("/"), open(Path::new("/"))?, handled)?,
+            Some(files) => allow_files(ruleset, files, work_dir, all)?,
+        };
+        Ok(Self(ruleset))
     }
-    let all = AccessFs::from_all(ABI::from(abi.min(TESTED)));
-    let handled = if wanted.files.is_some() { all } else { AccessFs::Refer.into() };
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(handled)
-        .map_err(failed)?;
-    let scopes = [
-        (Scope::Signal, wanted.signal_scope),
-        (Scope::AbstractUnixSocket, wanted.abstract_unix_scope),
-    ];
-    for (scope, _) in scopes.into_iter().filter(|(_, wanted)| *wanted) {
-        ruleset = ruleset.scope(scope).map_err(failed)?;
-    }
-    // Setting no_new_privs is a step of its own, and the policy's decision.
-    let ruleset = ruleset.create().map_err(failed)?.no_new_privs(false);
-    let ruleset = match &wanted.files {
-        None => allow(ruleset, Path::new("/"), open(Path::new("/"))?, handled)?,
-        Some(files) => allow_files(ruleset, files, work_dir, all)?,
-    };
-    let status = ruleset.restrict_self().map_err(failed)?;
-    match status.ruleset {
-        RulesetStatus::FullyEnforced => Ok(()),
-        RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {
-            Err(StepError::new(Errno::EOPNOTSUPP, "the kernel doesn't enforce all of the domain"))
+
+    /// Enters the domain for good. Needs no_new_privs, or CAP_SYS_ADMIN.
+    pub(in crate::exec::init) fn enter(self) -> Result<(), StepError> {
+        match self.0.restrict_self().map_err(failed)?.ruleset {
+            RulesetStatus::FullyEnforced => Ok(()),
+            RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => Err(StepError::new(
+                Errno::EOPNOTSUPP,
+                "the kernel doesn't enforce all of the domain",
+            )),
         }
     }
 }
