@@ -50,6 +50,9 @@ pub(super) fn namespaces_of(flags: u8) -> Namespaces {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Preparation {
     pub(super) enclosure: Enclosure,
+    pub(super) oom_score_adj: i32,
+    pub(super) umask: u32,
+    pub(super) nice: Option<i32>,
     /// What is left of the bounding set.
     pub(super) capabilities: Option<BTreeSet<String>>,
     pub(super) no_new_privs: bool,
@@ -61,6 +64,9 @@ impl Preparation {
     pub(super) fn of(sandbox: &Sandbox) -> Self {
         Self {
             enclosure: sandbox.enclosure.clone(),
+            oom_score_adj: sandbox.oom_score_adj,
+            umask: sandbox.umask,
+            nice: sandbox.nice,
             capabilities: sandbox.capabilities.clone(),
             no_new_privs: sandbox.no_new_privs,
             landlock: sandbox.landlock.clone(),

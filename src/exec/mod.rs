@@ -17,9 +17,10 @@
 //! **The control socket is the task's lifetime**: when its worker's end closes, because the handle was
 //! dropped or the worker was killed, task-init kills the whole tree.
 //!
-//! A task ends by one ladder, whoever asks: polite signal to the group → grace → SIGKILL to the group →
-//! sweep of every process that re-parented to task-init → the leader is reaped last, so that its group
-//! id can't be another's while it is signalled. After a normal exit the ladder starts at the SIGKILL.
+//! A task ends by one ladder, whoever asks: polite signal to the group → grace → SIGKILL to the group and
+//! to everything in its cgroup → sweep of every process that re-parented to task-init. The leader stays
+//! a zombie until its group was signalled for the last time, so that the group's number can't be
+//! another's. After a normal exit the ladder starts at the SIGKILL.
 
 pub mod cgroup;
 mod host;

@@ -15,7 +15,7 @@ use super::super::link::SetupFailure;
 use super::command::{Command, failure};
 use super::enclosure::Scratch;
 use super::sandbox::landlock::Domain;
-use super::sandbox::{StepError, capabilities, identity, priority, rlimits};
+use super::sandbox::{StepError, capabilities, identity, rlimits};
 use super::sys;
 use crate::task::{CgroupLimits, Sandbox};
 
@@ -23,13 +23,9 @@ use crate::task::{CgroupLimits, Sandbox};
 type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
-/// away. Session, cgroup, namespaces, mounts, bounding set, no_new_privs and the system call filter
-/// came before: see [`super::leader`].
-const STEPS: [(&str, Step); 15] = [
+/// away. What can be done before there is a plan was done before: see [`super::leader`].
+const STEPS: [(&str, Step); 12] = [
     ("cgroup", |child| child.limit()),
-    ("oom_score_adj", |child| priority::oom_score_adj(child.sandbox.oom_score_adj)),
-    ("nice", |child| child.sandbox.nice.map_or(Ok(()), priority::nice)),
-    ("umask", |child| Ok(priority::set_umask(child.sandbox.umask)?)),
     ("work_dir", |child| child.own_scratch()),
     ("rlimits", |child| rlimits::apply(&child.sandbox.rlimits)),
     ("identity", |child| child.identity()),

@@ -1,8 +1,8 @@
 //! The leader's process before it is the task's program.
 //!
 //! ```text
-//! fork ─► enclosure ─► give up privileges ─► wait for the plan ─► steps of the setup ─► execve
-//!         └─────────── early ────────────┘   (control socket)      (`child`)
+//! fork ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► execve
+//!         └───────────────── early ──────────────────┘      (control socket)   (`child`)
 //! ```
 //!
 //! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
@@ -23,7 +23,7 @@ use super::child::Child;
 use super::command::{Command, failure};
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
-use super::sandbox::{capabilities, seccomp};
+use super::sandbox::{capabilities, priority, seccomp};
 use super::{child, mounts, sys};
 use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
 
@@ -105,9 +105,21 @@ impl Leader<'_> {
                 failure
             })?;
         }
+        self.set_priorities()?;
         let domain = self.domain()?;
         self.give_up_privileges()?;
         Ok(Entered { pid: pid.as_raw(), domain })
+    }
+
+    /// Sets what the kernel prefers, and the umask.
+    fn set_priorities(&self) -> Result<(), SetupFailure> {
+        let Preparation { oom_score_adj, nice, umask, .. } = self.preparation;
+        priority::oom_score_adj(*oom_score_adj)
+            .map_err(|error| child::failed("oom_score_adj", &error))?;
+        if let Some(nice) = nice {
+            priority::nice(*nice).map_err(|error| child::failed("nice", &error))?;
+        }
+        priority::set_umask(*umask).map_err(|error| refused("umask", &error))
     }
 
     /// Makes the Landlock domain, which is entered last: the cgroup's files aren't in it.

@@ -62,20 +62,6 @@ impl<'a> Sweep<'a> {
         Self { signals, deadline, reach, killed: 0, died_with_leader }
     }
 
-    /// Kills and reaps every child but the dead leader. Returns how many were left at the deadline.
-    pub(super) fn all_but(&mut self, leader: i32) -> io::Result<u32> {
-        if self.reach == Reach::Namespace {
-            // The first process spares itself, and the dead leader needs no sparing. Its group isn't
-            // signalled again, so it may be reaped before the others: `all` does the rest.
-            sys::kill(-1, libc::SIGKILL);
-            return Ok(0);
-        }
-        self.until(|| {
-            let others: Vec<i32> = list()?.into_iter().filter(|pid| *pid != leader).collect();
-            Ok(if others.is_empty() { Left::Nobody } else { Left::These(others) })
-        })
-    }
-
     /// Kills and reaps every child, until the kernel says that there is none. Returns how many were
     /// left at the deadline.
     pub(super) fn all(&mut self) -> io::Result<u32> {
@@ -151,7 +137,8 @@ pub(super) fn child_signals() -> io::Result<SignalFd> {
 
 /// Takes what a signal descriptor holds: it says that children ended, not how many.
 pub(super) fn drain(signals: &SignalFd) -> io::Result<()> {
-    while signals.read_signal()?.is_some() {}
+    // A pending signal is there once; a new one makes it readable again.
+    signals.read_signal()?;
     Ok(())
 }
 

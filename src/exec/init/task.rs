@@ -251,7 +251,7 @@ impl Task {
         self.made.leaf.as_ref().map(Leaf::kill).transpose().ok();
     }
 
-    /// Ends everything that the leader has left behind, and reaps the leader last.
+    /// Ends everything that the leader has left behind.
     fn end(self) -> io::Result<()> {
         sys::kill(-self.leader, libc::SIGKILL);
         let leaf = self.made.leaf.as_ref();
@@ -260,11 +260,10 @@ impl Task {
         if was_empty == Some(false) {
             self.kill_leaf();
         }
+        // From here on nobody signals the group, so its number may go to another.
+        let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
         let died_with_leader = self.killed.then_some(self.leader);
         let mut sweep = self.sweep(died_with_leader);
-        sweep.all_but(self.leader)?;
-        let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
-        // The proof, and whoever came between the last look and the leader's reaping.
         let mut survivors = sweep.all()?;
         let leftovers_killed = sweep.killed;
         if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
