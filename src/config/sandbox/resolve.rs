@@ -38,6 +38,12 @@ pub(in crate::config) fn resolve(
         limits::rlimits(std::mem::take(&mut raw.rlimits), &format!("{path}.rlimits"), report);
     sandbox.rlimits.extend(rlimits);
     sandbox.identity = identity::identity(&raw, around.capacity, path, report);
+    if let (Some(identity), Some(kept)) = (&sandbox.identity, &mut sandbox.capabilities)
+        && !identity.is_root()
+    {
+        // The preset's are for root: with them another user would be root in all but name.
+        kept.clear();
+    }
     if let Some(names) = raw.capabilities.take() {
         let path = format!("{path}.capabilities");
         sandbox.capabilities = identity::capabilities(names, &path, report);

@@ -33,6 +33,8 @@ enum Who {
     Root,
     /// The worker root, its tasks another user.
     User,
+    /// The worker root, each task another user of its own.
+    Pool,
     /// Both the same user, who isn't root.
     Plain,
 }
@@ -70,6 +72,11 @@ async fn standard_as_another_user() {
 }
 
 #[tokio::test]
+async fn standard_as_a_user_for_each_task() {
+    audit(Preset::Standard, Who::Pool).await;
+}
+
+#[tokio::test]
 async fn standard_of_a_plain_user() {
     audit(Preset::Standard, Who::Plain).await;
 }
@@ -98,7 +105,8 @@ async fn audit(preset: Preset, who: Who) {
     let host = Host::new(preset, who);
     let bare = host.bare().await;
     let seen = host.audited().await;
-    let column = COLUMNS.iter().position(|column| *column == (preset, who)).expect("it is one");
+    let like = if who == Who::Pool { Who::User } else { who };
+    let column = COLUMNS.iter().position(|column| *column == (preset, like)).expect("it is one");
     let documented: BTreeMap<String, String> = table("docs/isolation.md", "## What a task can do")
         .into_iter()
         .map(|row| (row[0].clone(), row[column + 1].clone()))
@@ -268,9 +276,8 @@ impl Host {
         let site = Site::new().await;
         let worker = self.worker(&site).await;
         let pid = worker.pid();
-        until("the worker has its helper", || !children(pid).is_empty()).await;
-        let spawner = children(pid)[0];
         let (other_mark, other, other_file) = self.other_task(&site).await;
+        let [spawner] = children(pid)[..] else { panic!("the worker has one child") };
         let mut arguments = self.arguments([pid, spawner, other], other_file.as_deref());
         arguments["leave"] = self.left().map(|(_, path)| json!(path)).to_vec().into();
         arguments["work_dir"] = (self.preset != Preset::None).into();
