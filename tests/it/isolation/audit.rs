@@ -107,10 +107,13 @@ async fn audit(preset: Preset, who: Who) {
     let seen = host.audited().await;
     let like = if who == Who::Pool { Who::User } else { who };
     let column = COLUMNS.iter().position(|column| *column == (preset, like)).expect("it is one");
-    let documented: BTreeMap<String, String> = table("docs/isolation.md", "## What a task can do")
-        .into_iter()
-        .map(|row| (row[0].clone(), row[column + 1].clone()))
-        .collect();
+    let rows = table("docs/isolation.md", "## What a task can do").into_iter();
+    let mut documented: BTreeMap<_, _> =
+        rows.map(|row| (row[0].clone(), row[column + 1].clone())).collect();
+    if who == Who::Pool {
+        // The page says so below the table.
+        documented.insert("read in another task's work directory".to_owned(), "no".to_owned());
+    }
     let mut wrong: Vec<_> = documented
         .keys()
         .filter(|name| !seen.contains_key(*name))
@@ -311,8 +314,11 @@ impl Host {
 
     async fn worker(&self, site: &Site) -> WorkerProcess {
         let cgroup = self.cgroup.as_ref().map(|tree| tree.path().display().to_string());
-        let user =
-            if self.who == Who::User { format!("sandbox.user = {NOBODY}") } else { String::new() };
+        let user = match self.who {
+            Who::Root | Who::Plain => String::new(),
+            Who::User => format!("sandbox.user = {NOBODY}"),
+            Who::Pool => "sandbox.uid_pool = \"3000000000-3000000003\"".to_owned(),
+        };
         let config = format!(
             "[worker]\ncgroup = {:?}\nstate_dir = {:?}\nwork_root = {:?}\n\
              [[runner]]\nname = \"r\"\nisolation = \"{}\"\n{user}\n",
