@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use runlane::config::{Config, Host};
 use runlane::exec::init::denied;
-use runlane::task::{Feature, IsolationPolicy, Rlimit};
+use runlane::task::{Feature, IsolationPolicy, Rlimit, Seccomp};
 use runlane::wire::Preset;
 
 use super::{PAGES, quoted, read, table};
@@ -121,4 +121,17 @@ fn the_table_of_denied_system_calls_is_that_of_the_program() {
         (ours.collect(), documented.iter().cloned().collect());
     assert_eq!(named.len(), documented.len(), "a call is named twice");
     assert_eq!(named, ours);
+
+    let rows = table("docs/isolation.md", "## The presets");
+    let row = |start: &str| rows.iter().find(|row| row[0].starts_with(start)).expect("the row");
+    let count = |wanted| {
+        let calls = denied().filter(|call| call.profile == wanted).map(|call| call.name);
+        calls.collect::<BTreeSet<_>>().len()
+    };
+    let counts = row("denied system calls");
+    assert!(counts[2].starts_with(&format!("[{}]", count(Seccomp::Standard))), "{counts:?}");
+    assert!(counts[3].contains(&format!("and {} more", count(Seccomp::Strict))), "{counts:?}");
+    let kept = IsolationPolicy::preset(Preset::Standard, None).sandbox.capabilities;
+    assert_eq!(kept.expect("a list").len(), 9);
+    assert!(row("capabilities of a root task")[2].starts_with("nine"));
 }
