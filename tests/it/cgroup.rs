@@ -54,7 +54,7 @@ fn remove(cgroup: &Path) -> std::io::Result<()> {
 }
 
 /// The cgroups in a cgroup.
-fn children(cgroup: &Path) -> Vec<PathBuf> {
+pub(crate) fn children(cgroup: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cgroup).into_iter().flatten().filter_map(Result::ok);
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }

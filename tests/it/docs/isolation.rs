@@ -102,7 +102,6 @@ fn the_table_of_a_tasks_isolation_has_every_field() {
 }
 
 /// The page has the table of x86_64; elsewhere some of the calls are missing.
-#[cfg(target_arch = "x86_64")]
 #[test]
 fn the_table_of_denied_system_calls_is_that_of_the_program() {
     let rows = table("docs/isolation.md", "## Denied system calls");
@@ -120,6 +119,10 @@ fn the_table_of_denied_system_calls_is_that_of_the_program() {
     let (ours, named): (BTreeSet<_>, BTreeSet<_>) =
         (ours.collect(), documented.iter().cloned().collect());
     assert_eq!(named.len(), documented.len(), "a call is named twice");
+    if !cfg!(target_arch = "x86_64") {
+        assert!(ours.is_subset(&named), "{ours:?}");
+        return;
+    }
     assert_eq!(named, ours);
 
     let rows = table("docs/isolation.md", "## The presets");

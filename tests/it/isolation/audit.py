@@ -1,95 +1,4 @@
-"""Tries from inside of a task what isolation is to prevent, and prints a line for each attempt:
-`name: yes`, `no`, or a value, and after `yes` or `no` what was seen.
-
-Each attempt has a process of its own, and is harmless if it succeeds: what it would change is set to
-what it is, or is undone, or it is made with arguments that the kernel refuses only *after* it has looked
-at the rights (the errors listed as `reached`).
-"""
-
-import ctypes
-import errno
-import json
-import mmap
-import os
-import platform
-import resource
-import signal
-import socket
-import stat
-import struct
-import subprocess
-import sys
-import tempfile
-import time
-
-A = json.loads(sys.argv[1])
-WORKER, TASK_INIT = A["worker"], os.getppid()
-# The last one is the open directory itself.
-INHERITED = [name for name in os.listdir("/proc/self/fd") if int(name) > 2][:-1]
-libc = ctypes.CDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-
-# Numbers on x86_64 and on aarch64.
-CALLS = {
-    "bpf": (321, 280), "perf_event_open": (298, 241), "keyctl": (250, 219), "add_key": (248, 217),
-    "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "kexec_load": (246, 104),
-    "finit_module": (313, 273), "reboot": (169, 142), "swapon": (167, 224), "setns": (308, 268),
-    "clock_settime": (227, 112), "sethostname": (170, 161), "open_by_handle_at": (304, 265),
-    "pivot_root": (155, 41), "chroot": (161, 51), "mount": (165, 40), "umount2": (166, 39),
-    "unshare": (272, 97), "clone": (56, 220), "clone3": (435, 435), "syslog": (103, 116),
-    "ptrace": (101, 117), "getpid": (39, 172), "iopl": (172, None),
-}
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
-DENIALS = (
-    errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ESRCH, errno.ENOSYS,
-    errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ECONNREFUSED,
-    errno.EUSERS, errno.ENOSPC,
-)
-
-ATTEMPTS = []
-
-
-def attempt(name):
-    def register(function):
-        ATTEMPTS.append((name, function))
-        return function
-    return register
-
-
-def call(name, *arguments, reached=()):
-    """A system call; an error that the kernel gives only to those who may is none."""
-    number = name if isinstance(name, int) else CALLS[name][platform.machine() == "aarch64"]
-    if number is None:
-        raise OSError(errno.ENOSYS, "not on this architecture")
-    words = [a if isinstance(a, (bytes, ctypes.Array)) else ctypes.c_long(a) for a in arguments]
-    result = libc.syscall(ctypes.c_long(number), *words)
-    if result == -1 and ctypes.get_errno() not in reached:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
-
-
-def run(function):
-    """What came of an attempt, in a process of its own."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(10)
-        try:
-            answer = function()
-            answer = answer if isinstance(answer, str) else "yes"
-        except OSError as error:
-            name = errno.errorcode.get(error.errno, error.errno)
-            answer = f"no {name}" if error.errno in DENIALS else f"broken {name}"
-        except BaseException as error:
-            answer = f"broken {error!r}"
-        os.write(write, answer.encode())
-        os._exit(0)
-    os.close(write)
-    _, status = os.waitpid(pid, 0)
-    answer = os.read(read, 4096).decode()
-    os.close(read)
-    return answer or f"no {signal.Signals(os.WTERMSIG(status)).name}"
-
+# What is tried; `audit_base.py` comes before it.
 
 # Processes.
 
@@ -104,17 +13,38 @@ def trace(pid):
     call("ptrace", 0x4206, pid, 0, 0)
 
 
-def of(pid, name):
-    return f"/proc/{pid}/{name}"
-
-
-def read(path):
-    with open(path, "rb") as file:
-        file.read(1)
-
-
 attempt("trace the worker")(lambda: trace(WORKER))
 attempt("trace its task-init")(lambda: trace(TASK_INIT))
+
+
+@attempt("take an open file of the worker")
+def _():
+    call("pidfd_getfd", call("pidfd_open", WORKER, 0), 0, 0)
+
+
+@attempt("set a limit of the worker, such as its CPU time")
+def _():
+    resource.prlimit(WORKER, resource.RLIMIT_CPU, resource.prlimit(WORKER, resource.RLIMIT_CPU))
+
+
+@attempt("set the worker's priority")
+def _():
+    os.setpriority(os.PRIO_PROCESS, WORKER, os.getpriority(os.PRIO_PROCESS, WORKER))
+
+
+@attempt("set the worker's place when memory runs out")
+def _():
+    with open(of(WORKER, "oom_score_adj"), "r+") as file:
+        score = file.read()
+        file.seek(0)
+        file.write(score)
+
+
+@attempt("set the worker's CPUs")
+def _():
+    os.sched_setaffinity(WORKER, os.sched_getaffinity(WORKER))
+
+
 attempt("see the worker in /proc")(lambda: os.stat(of(WORKER, "")))
 attempt("read the worker's environment")(lambda: read(of(WORKER, "environ")))
 attempt("open the worker's memory")(lambda: open(of(WORKER, "mem"), "rb"))
@@ -132,11 +62,6 @@ attempt("read a file of the worker's user alone (mode 0600)")(lambda: read(A["se
 attempt("list a directory of the worker's user alone")(lambda: os.listdir(A["state"]))
 
 
-def create(path):
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    os.unlink(path)
-
-
 attempt("write into a directory of the worker's user alone")(lambda: create(A["state"] + "/audit"))
 
 
@@ -147,11 +72,6 @@ def _():
 
 attempt("write in /etc")(lambda: create("/etc/" + A["name"]))
 attempt("write in /usr")(lambda: create("/usr/" + A["name"]))
-
-
-def open_to_write(path):
-    # Nothing is written, nor is the file made or truncated.
-    os.close(os.open(path, os.O_WRONLY))
 
 
 attempt("open /proc/sys/kernel/core_pattern to write")(
@@ -205,6 +125,13 @@ def _():
     # The last one is there without controllers too.
     with open(next(path for path in limits if os.path.exists(path)), "w") as file:
         file.write("max")
+
+
+@attempt("open `cgroup.kill` of the worker's cgroups to write")
+def _():
+    if not A["cgroup_workers"]:
+        return "-"
+    open_to_write(A["cgroup_workers"] + "/cgroup.kill")
 
 
 # The kernel.
@@ -331,10 +258,6 @@ def _():
 
 
 # Sockets.
-
-def opened(*arguments):
-    socket.socket(*arguments).close()
-
 
 attempt("open a raw socket")(lambda: opened(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
 attempt("open a packet socket")(lambda: opened(socket.AF_PACKET, socket.SOCK_RAW))

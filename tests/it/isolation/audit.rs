@@ -12,8 +12,7 @@ use std::process::Stdio;
 
 use nix::unistd::geteuid;
 use runlane::exec::probe;
-use runlane::task::Feature;
-use runlane::task::isolation::{IsolationPolicy, Preset};
+use runlane::task::isolation::{Feature, IsolationPolicy, Preset};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -24,7 +23,7 @@ use crate::docs::table;
 use crate::e2e::{Site, WorkerProcess};
 use crate::support::proc::{MARK, Mark, children, is_alive, until};
 
-const PROGRAM: &str = include_str!("audit.py");
+const PROGRAM: &str = concat!(include_str!("audit_base.py"), "\n\n", include_str!("audit.py"));
 
 /// Who a worker and its tasks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +252,8 @@ impl Host {
             "port": self.port.local_addr().expect("it is bound").port(),
             "cgroup": tree,
             "cgroup_root": tree.and_then(Path::parent),
+            // Made by the worker, and so its own.
+            "cgroup_workers": tree.and_then(|tree| crate::cgroup::children(tree).pop()),
             "capabilities": u64::from_str_radix(bounding, 16).expect("hexadecimal"),
             "oom_score_adj": oom_score_adj,
             "work_dir": false,
