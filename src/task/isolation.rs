@@ -225,6 +225,10 @@ const WRITABLE_DEVICES: [&str; 8] = [
     "/dev/pts",
 ];
 
+/// Why there is no other user where namespaces are made inside of a user namespace.
+const ONE_USER: &str = "the other namespaces need a user namespace here, in which there is only the worker's own \
+                        user; run the worker with CAP_SYS_ADMIN, or go without one of them";
+
 impl IsolationPolicy {
     /// The policy of a preset. `work_root` is where private work directories are made; without one
     /// tasks get none.
@@ -271,6 +275,18 @@ impl IsolationPolicy {
                 missing.insert(feature, why);
             } else {
                 refused.push(Unsupported { feature, why });
+            }
+        }
+        if sandbox.identity.is_some()
+            && sandbox.enclosure.namespaces.any()
+            && host.needs_user_namespace
+        {
+            let why = ONE_USER.to_owned();
+            if self.best_effort.contains(&Feature::Identity) {
+                leave_out(&mut sandbox, Feature::Identity);
+                missing.insert(Feature::Identity, why);
+            } else {
+                refused.push(Unsupported { feature: Feature::Identity, why });
             }
         }
         if !refused.is_empty() {

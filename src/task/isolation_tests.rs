@@ -57,6 +57,23 @@ fn what_is_not_wanted_is_not_missed() {
 }
 
 #[test]
+fn where_namespaces_need_a_user_namespace_there_is_no_other_user() {
+    let mut policy = IsolationPolicy::preset(Preset::Strict, None);
+    let user = super::super::UserIds::One(1);
+    policy.sandbox.identity = Some(super::super::Identity { user, gid: None, groups: Vec::new() });
+    policy.resolve(&host(&[])).expect("root can have both");
+    let rootless = Host { needs_user_namespace: true, ..host(&[]) };
+    let refused = policy.resolve(&rootless).expect_err("not both here");
+    assert_eq!(refused[0].feature, Feature::Identity);
+    policy.best_effort.insert(Feature::Identity);
+    let resolved = policy.resolve(&rootless).expect("it may be missing");
+    assert_eq!((resolved.sandbox.identity, resolved.missing.len()), (None, 1));
+    let mut plain = IsolationPolicy::preset(Preset::Standard, None);
+    plain.sandbox.identity.clone_from(&policy.sandbox.identity);
+    plain.resolve(&rootless).expect("without namespaces there is nothing in the way");
+}
+
+#[test]
 fn each_wanted_feature_can_be_left_out() {
     let mut policy = IsolationPolicy::preset(Preset::Strict, None);
     policy.sandbox.enclosure.namespaces.network = true;

@@ -29,8 +29,8 @@ pub struct Sandbox {
     pub oom_score_adj: i32,
     /// Who the task runs as. None: the worker's user and groups.
     pub identity: Option<Identity>,
-    /// The capabilities that the task keeps at most, such as `CAP_NET_BIND_SERVICE`. None: all that
-    /// the worker has.
+    /// The capabilities that the task keeps at most, such as `CAP_NET_BIND_SERVICE`, also if it runs as
+    /// another user than root. None: all that the worker has, but none for another user than root.
     pub capabilities: Option<BTreeSet<String>>,
     /// Whether set-user-id programs and file capabilities give nothing more.
     pub no_new_privs: bool,
@@ -231,6 +231,13 @@ pub struct Identity {
     pub gid: Option<u32>,
     /// The supplementary groups; the worker's are always dropped.
     pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// Whether the task is surely root, for which the presets' capabilities are meant.
+    pub fn is_root(&self) -> bool {
+        self.user == UserIds::One(0)
+    }
 }
 
 /// Which user ids tasks get.

@@ -132,6 +132,10 @@ impl IsolationPolicy {
 fn stricter(runner: &Sandbox, preset: Sandbox) -> Sandbox {
     let capabilities = match (runner.capabilities.clone(), preset.capabilities) {
         (Some(ours), Some(theirs)) => Some(ours.intersection(&theirs).cloned().collect()),
+        // The switch of the user leaves none; what a preset keeps would bring them back.
+        (None, Some(_)) if runner.identity.as_ref().is_some_and(|who| !who.is_root()) => {
+            Some(BTreeSet::new())
+        }
         (one, None) | (None, one) => one,
     };
     let landlock = match (runner.landlock.clone(), preset.landlock) {

@@ -1,6 +1,7 @@
 //! Tables of wishes over policies.
 
 use super::*;
+use crate::task::{Identity, UserIds};
 
 fn host(missing: &[Feature]) -> Host {
     let missing = missing.iter().map(|feature| (*feature, "a test".to_owned())).collect();
@@ -122,6 +123,18 @@ fn what_a_wished_preset_takes_as_best_effort_may_be_missing() {
     strict.cgroup = true;
     let policy = strict.tighten(&wish(Preset::Standard));
     assert!(!policy.best_effort.contains(&Feature::Cgroup));
+}
+
+#[test]
+fn a_wished_preset_gives_another_user_than_root_no_capability() {
+    let with = |uid| {
+        let identity = Identity { user: UserIds::One(uid), gid: None, groups: Vec::new() };
+        let mut runner = preset(Preset::None);
+        runner.sandbox.identity = Some(identity);
+        runner.tighten(&wish(Preset::Standard)).sandbox.capabilities
+    };
+    assert_eq!(with(1000), Some(BTreeSet::new()));
+    assert_eq!(with(0), preset(Preset::Standard).sandbox.capabilities);
 }
 
 #[test]

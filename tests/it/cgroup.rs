@@ -16,12 +16,12 @@ mod controllers;
 mod leaf;
 
 /// A cgroup of its own for each test, killed and removed with everything below at its end.
-struct Tree(PathBuf);
+pub(crate) struct Tree(PathBuf);
 
 impl Tree {
     /// None, and a line that says so: there is no tree that can be written.
     #[expect(clippy::print_stderr, reason = "a skip is loud")]
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
         let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
         let made = mount.ok_or("no cgroup2 file system is mounted".to_owned()).and_then(|line| {
@@ -33,7 +33,7 @@ impl Tree {
         made.map_err(|why| eprintln!("SKIPPED tier 1: cgroups: {why}")).ok()
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -54,7 +54,7 @@ fn remove(cgroup: &Path) -> std::io::Result<()> {
 }
 
 /// The cgroups in a cgroup.
-fn children(cgroup: &Path) -> Vec<PathBuf> {
+pub(crate) fn children(cgroup: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(cgroup).into_iter().flatten().filter_map(Result::ok);
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }

@@ -13,7 +13,7 @@ use runlane::wire::{
 
 mod isolation;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
@@ -21,6 +21,7 @@ const PAGES: [&str; 7] = [
     "docs/operations.md",
     "docs/decisions.md",
     "docs/guarantees.md",
+    "docs/isolation.md",
 ];
 
 fn root() -> &'static Path {
@@ -47,7 +48,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// The rows of the table below a heading, each as its cells.
-fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
     let text = read(page);
     let section = text.split_once(&format!("\n{heading}\n"));
     let (_, section) = section.unwrap_or_else(|| panic!("{page} has the heading {heading}"));

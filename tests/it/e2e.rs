@@ -35,13 +35,13 @@ const LEASE: Duration = Duration::from_secs(2);
 const SHORT_LEASE: &str = "[worker]\nlease = \"2s\"\n";
 
 /// A server, and a directory for everything that its workers and clients need.
-struct Site {
-    server: TestServer,
+pub(crate) struct Site {
+    pub(crate) server: TestServer,
     dir: TempDir,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with_server_config("").await
     }
 
@@ -54,7 +54,7 @@ impl Site {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         fs::write(&path, content).expect("the file is written");
         path.to_str().expect("a UTF-8 path").to_owned()
@@ -76,13 +76,13 @@ impl Site {
     }
 
     /// Runs a verb that must succeed, and returns what it printed.
-    async fn ok(&self, args: &[&str]) -> String {
+    pub(crate) async fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args).await;
         assert_eq!(code(&output), 0, "{args:?}: {}", err(&output));
         out(&output)
     }
 
-    fn spawn(&self, args: &[impl AsRef<OsStr>]) -> Child {
+    pub(crate) fn spawn(&self, args: &[impl AsRef<OsStr>]) -> Child {
         self.runlane().args(args).spawn().expect("the binary runs")
     }
 
@@ -133,19 +133,19 @@ impl Site {
     }
 
     /// Waits for a task's end and returns the exit code that tells it.
-    async fn wait(&self, id: &str) -> i32 {
+    pub(crate) async fn wait(&self, id: &str) -> i32 {
         code(&self.cli(&["wait", "--timeout", "50s", id]).await)
     }
 }
 
 /// A worker process; killed on drop.
-struct WorkerProcess {
-    child: Child,
-    log: PathBuf,
+pub(crate) struct WorkerProcess {
+    pub(crate) child: Child,
+    pub(crate) log: PathBuf,
 }
 
 impl WorkerProcess {
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         let pid = self.child.id().expect("the worker has not ended");
         pid.try_into().expect("a process id")
     }
@@ -159,7 +159,7 @@ impl WorkerProcess {
     }
 
     /// Waits for a line of the log.
-    async fn logged(&self, text: &str) {
+    pub(crate) async fn logged(&self, text: &str) {
         let what = || format!("{text:?} in the log, which is\n{}", self.log());
         until(what, || self.log().contains(text)).await;
     }

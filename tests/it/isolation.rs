@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::process::{Run, command, plan, run, run_by, sh, spawner};
 use crate::support::proc::Mark;
 
+mod audit;
 mod capabilities;
 mod host;
 mod identity;

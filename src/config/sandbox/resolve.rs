@@ -1,6 +1,5 @@
 //! A preset and what is said beyond it → the policy, with every problem at its key.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::raw::RawSandbox;
@@ -39,9 +38,11 @@ pub(in crate::config) fn resolve(
         limits::rlimits(std::mem::take(&mut raw.rlimits), &format!("{path}.rlimits"), report);
     sandbox.rlimits.extend(rlimits);
     sandbox.identity = identity::identity(&raw, around.capacity, path, report);
-    if sandbox.identity.is_some() && sandbox.capabilities.is_some() {
-        // A preset's list is for root's tasks: with CAP_SETUID another user could become root again.
-        sandbox.capabilities = Some(BTreeSet::new());
+    if let (Some(identity), Some(kept)) = (&sandbox.identity, &mut sandbox.capabilities)
+        && !identity.is_root()
+    {
+        // The preset's are for root: with them another user would be root in all but name.
+        kept.clear();
     }
     if let Some(names) = raw.capabilities.take() {
         let path = format!("{path}.capabilities");

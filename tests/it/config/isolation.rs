@@ -87,6 +87,16 @@ fn identity_overrides_that_of_the_preset() {
             let user = UserIds::Pool { first: 20_000, count: 3 };
             it.sandbox.identity = Some(Identity { user, ..one(0, None, &[]) });
         }),
+        // The preset's capabilities are for root.
+        ("standard", "user = 1000", |it| {
+            it.sandbox.identity = Some(one(1000, None, &[]));
+            it.sandbox.capabilities = Some([].into());
+        }),
+        ("standard", "user = 'root'", |it| it.sandbox.identity = Some(one(0, Some(0), &[]))),
+        ("standard", "user = 1000\ncapabilities = ['chown']", |it| {
+            it.sandbox.identity = Some(one(1000, None, &[]));
+            it.sandbox.capabilities = Some(["CAP_CHOWN".to_owned()].into());
+        }),
         ("none", "user = 1\nrlimits = { nproc = 9 }", |it| {
             it.sandbox.identity = Some(one(1, None, &[]));
             it.sandbox.rlimits.insert(Rlimit::Nproc, 9);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use runlane::config::{Config, Host};
-use runlane::task::{Feature, IsolationPolicy, Rlimit};
+use runlane::exec::init::denied;
+use runlane::task::{Feature, IsolationPolicy, Rlimit, Seccomp};
 use runlane::wire::Preset;
 
 use super::{PAGES, quoted, read, table};
@@ -98,4 +99,42 @@ fn the_table_of_a_tasks_isolation_has_every_field() {
     let named: BTreeSet<String> = quoted(&row[1]).into_iter().map(str::to_owned).collect();
     assert_eq!(named, fields("RlimitSpec"));
     assert_eq!(named, Rlimit::ALL.map(|limit| limit.as_str().to_owned()).into());
+}
+
+/// The page has the table of x86_64; elsewhere some of the calls are missing.
+#[test]
+fn the_table_of_denied_system_calls_is_that_of_the_program() {
+    let rows = table("docs/isolation.md", "## Denied system calls");
+    let documented: Vec<_> = rows
+        .iter()
+        .flat_map(|row| {
+            let rest = row[1..].join(" | ");
+            quoted(&row[0]).into_iter().map(move |name| format!("{name} | {rest}"))
+        })
+        .collect();
+    let ours = denied().map(|call| {
+        let profile = format!("{:?}", call.profile).to_lowercase();
+        format!("{} | `{profile}` | {} | {}", call.name, call.when, call.reason)
+    });
+    let (ours, named): (BTreeSet<_>, BTreeSet<_>) =
+        (ours.collect(), documented.iter().cloned().collect());
+    assert_eq!(named.len(), documented.len(), "a call is named twice");
+    if !cfg!(target_arch = "x86_64") {
+        assert!(ours.is_subset(&named), "{ours:?}");
+        return;
+    }
+    assert_eq!(named, ours);
+
+    let rows = table("docs/isolation.md", "## The presets");
+    let row = |start: &str| rows.iter().find(|row| row[0].starts_with(start)).expect("the row");
+    let count = |wanted| {
+        let calls = denied().filter(|call| call.profile == wanted).map(|call| call.name);
+        calls.collect::<BTreeSet<_>>().len()
+    };
+    let counts = row("denied system calls");
+    assert!(counts[2].starts_with(&format!("[{}]", count(Seccomp::Standard))), "{counts:?}");
+    assert!(counts[3].contains(&format!("and {} more", count(Seccomp::Strict))), "{counts:?}");
+    let kept = IsolationPolicy::preset(Preset::Standard, None).sandbox.capabilities;
+    assert_eq!(kept.expect("a list").len(), 9);
+    assert!(row("capabilities of a root task")[2].starts_with("nine"));
 }

@@ -1,9 +1,9 @@
 //! The switch to another user.
 
 use nix::errno::Errno;
-use runlane::task::{Identity, Sandbox, UserIds};
+use runlane::task::{Enclosure, Identity, Namespaces, Sandbox, UserIds};
 
-use super::{NOBODY, is_root, plain_users_spawner, prints, python, refused, status};
+use super::{NOBODY, is_root, plain_users_spawner, prints, python, refused, spawner_by, status};
 
 fn user(user: UserIds, gid: Option<u32>, groups: &[u32]) -> Sandbox {
     let identity = Identity { user, gid, groups: groups.to_vec() };
@@ -44,4 +44,17 @@ async fn a_switch_that_is_not_possible_fails_its_step() {
     let (_directory, spawner) = plain_users_spawner();
     let refusal = refused(&spawner, &user(UserIds::One(1), None, &[])).await;
     assert_eq!(refusal, ("identity".to_owned(), Errno::EPERM as i32));
+}
+
+/// Why a policy with both is refused on hosts that need the user namespace.
+#[tokio::test]
+async fn in_a_user_namespace_there_is_no_other_user() {
+    if !is_root("root without CAP_SYS_ADMIN") {
+        return;
+    }
+    let (_directory, spawner) = spawner_by("setpriv --bounding-set=-sys_admin");
+    let namespaces = Namespaces { user: true, ipc: true, ..Namespaces::default() };
+    let enclosure = Enclosure { namespaces, ..Enclosure::default() };
+    let sandbox = Sandbox { enclosure, ..user(UserIds::One(NOBODY), None, &[]) };
+    assert_eq!(refused(&spawner, &sandbox).await.0, "identity");
 }

@@ -215,6 +215,16 @@ const STANDARD: &[Group] = &[
         reason: "moves the memory of other processes too",
     },
     Group {
+        calls: calls![SYS_prlimit64],
+        // The pointer to the new limit can't be tested: a filter sees 32 bits at a time.
+        action: Action::Ask(Rule {
+            clauses: &[allow(&[Test::Is(0, 0)])],
+            otherwise: NOT_PERMITTED,
+        }),
+        when: "but for the process itself, as 0",
+        reason: "a limit of CPU time kills, and no Landlock scope keeps it from the worker and other tasks of the same user",
+    },
+    Group {
         calls: calls![SYS_personality],
         action: deny_if(&[
             allow(&[Test::Is(0, ASK_PERSONALITY)]),
