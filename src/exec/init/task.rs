@@ -167,25 +167,25 @@ impl Task {
 
     /// Waits until execve, or the leader's end, closes the pipe. What comes on the control socket until
     /// then is the leader's, but for its end.
+    ///
+    /// What is written to the pipe wakes nobody, only its end does: a task-init that woke beside a leader
+    /// in the middle of execve would make the kernel move one of them to another CPU.
     fn setup(&mut self, mut pipe: PipeReader) -> io::Result<Setup> {
-        let mut said = Vec::new();
         loop {
-            let closed = PollFd::new(self.control.as_fd(), PollFlags::empty());
-            let mut wait = [pollin(&pipe), closed];
+            let closed = |descriptor| PollFd::new(descriptor, PollFlags::empty());
+            let mut wait = [closed(pipe.as_fd()), closed(self.control.as_fd())];
             let count = self.listening(wait.len());
             poll(&mut wait[..count], PollTimeout::NONE)?;
-            let [pipe_ready, worker_gone] =
+            let [pipe_closed, worker_gone] =
                 wait.map(|descriptor| descriptor.any().unwrap_or(false));
             if worker_gone {
                 self.worker = Worker::Gone;
                 self.signal(libc::SIGKILL);
             }
-            if pipe_ready {
-                let mut part = [0; 512];
-                match pipe.read(&mut part)? {
-                    0 => return Ok(last_word(&said)),
-                    length => said.extend_from_slice(&part[..length]),
-                }
+            if pipe_closed {
+                let mut said = Vec::new();
+                pipe.read_to_end(&mut said)?;
+                return Ok(last_word(&said));
             }
         }
     }
