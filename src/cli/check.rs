@@ -45,7 +45,7 @@ fn check_config(global: &GlobalArgs, file: &str) -> Result<u8, Failure> {
         return if all_ok { Ok(0) } else { Err(Failure::silent(CONFIG)) };
     }
     // A worker would refuse to start; the same words.
-    drop(isolation::fit(&config)?);
+    drop(isolation::fit(&config, Some(Path::new(file)))?);
     ok(global, file, &format!("a configuration with {} runner(s)", runners.len()))?;
     for CheckedRunner { name, on_this_host } in runners.iter().filter(|_| !global.quiet) {
         let (preset, text) = (on_this_host.preset, on_this_host.text());

@@ -71,7 +71,7 @@ pub(super) async fn run(global: &GlobalArgs, args: DevArgs) -> Result<u8, Failur
     }
     let early = resolve(raw.clone())?;
     worker::start_log(&early)?;
-    let isolation = isolation::fit(&early)?;
+    let isolation = isolation::fit(&early, None)?;
     // Before the server, so that a signal can't end us without ending it.
     let stops = Stops::listen()?;
     let mut server = start_server(&args).await?;

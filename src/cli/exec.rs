@@ -160,7 +160,7 @@ impl ExecArgs {
             raw = raw.with_isolation(preset.preset());
         }
         let config = Config::load(None, raw)?;
-        let fitted = isolation::fit(&config)?;
+        let fitted = isolation::fit(&config, None)?;
         Ok((config, fitted))
     }
 

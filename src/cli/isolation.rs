@@ -1,13 +1,14 @@
 //! What this host can do for isolation, and what the runners of a configuration get of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::exit::{CONFIG, FAILED, Failure};
-use crate::config::{CgroupBase, Config};
+use super::worker;
+use crate::config::{Auth, CgroupBase, Config, SecretSource};
 use crate::exec::cgroup::{Base, CgroupSetting};
 use crate::exec::{self, WorkRoot};
 use crate::task::{Feature, Host, IsolationPolicy, RunnerIsolation, Unsupported};
@@ -78,17 +79,19 @@ pub(super) struct Fitted {
     _work_root: Option<WorkRoot>,
 }
 
-/// Fits the runners of a configuration to this host.
+/// Fits the runners of a configuration, which is in a file or isn't, to this host.
 ///
 /// # Errors
 /// Every feature that a runner requires and the host lacks.
-pub(super) fn fit(config: &Config) -> Result<Fitted, Failure> {
+pub(super) fn fit(config: &Config, file: Option<&Path>) -> Result<Fitted, Failure> {
     let this = ThisHost::probe(&config.worker.cgroup)?;
     let work_root = WorkRoot::open(&config.worker.work_root);
+    let private = private_files(config, file);
     let mut runners = Vec::new();
     let mut refused = Vec::new();
     for runner in &config.worker.runners {
         let mut policy = runner.isolation.clone();
+        policy.private.clone_from(&private);
         match &work_root {
             Ok(root) => policy.move_work_to(Some(root.path())),
             Err(error) if policy.sandbox.enclosure.work_root.is_some() => {
@@ -107,6 +110,20 @@ pub(super) fn fit(config: &Config) -> Result<Fitted, Failure> {
     } else {
         Err(refusal(&refused))
     }
+}
+
+/// Where the worker's credentials are, and the ends of other tasks.
+fn private_files(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
+    let login = match &config.nats.auth {
+        Auth::CredsFile(path) | Auth::NkeySeedFile(path) => Some(path.clone()),
+        Auth::UserPassword { password: SecretSource::File(path), .. }
+        | Auth::Token(SecretSource::File(path)) => Some(path.clone()),
+        Auth::None | Auth::UserPassword { .. } | Auth::Token(_) => None,
+    };
+    let key = config.nats.tls.client.as_ref().map(|client| client.key.clone());
+    let state = worker::state_dir(config);
+    let file = file.and_then(|file| std::path::absolute(file).ok());
+    login.into_iter().chain(key).chain(state).chain(file).collect()
 }
 
 fn refusal(refused: &[(&str, Vec<Unsupported>)]) -> Failure {
@@ -186,10 +203,38 @@ pub(super) fn presets(host: &Host, work_root: &Path) -> Vec<Verdict> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RawConfig;
 
     fn host(missing: &[(Feature, &str)]) -> Host {
         let missing = missing.iter().map(|(feature, why)| (*feature, (*why).to_owned())).collect();
         Host { missing, cgroup: Some("/c".into()), needs_user_namespace: false }
+    }
+
+    #[test]
+    fn the_workers_secrets_are_private() {
+        let mut raw = RawConfig::default();
+        raw.nats.creds = Some("/c".into());
+        raw.nats.tls.cert = Some("/t".into());
+        raw.nats.tls.key = Some("/k".into());
+        raw.worker.state_dir = Some("/s".into());
+        let files = |raw: &RawConfig| {
+            let config = Config::load(None, raw.clone()).expect("a valid configuration");
+            private_files(&config, Some(Path::new("/f")))
+        };
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(files(&raw), paths(&["/c", "/k", "/s/runlane", "/f"]));
+        for (field, file) in [("token_file", "/p"), ("nkey", "/n")] {
+            raw.nats = Default::default();
+            match field {
+                "nkey" => raw.nats.nkey = Some(file.into()),
+                _ => raw.nats.token_file = Some(file.into()),
+            }
+            assert_eq!(files(&raw)[0], PathBuf::from(file));
+        }
+        raw.nats = Default::default();
+        raw.nats.user = Some("u".to_owned());
+        raw.nats.password_file = Some("/p".into());
+        assert_eq!(files(&raw)[0], PathBuf::from("/p"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) async fn run(global: &GlobalArgs, args: WorkerArgs) -> Result<u8, Fai
     raw.metrics.listen = args.metrics;
     let config = load(args.config.as_deref(), raw, args.isolation)?;
     start_log(&config)?;
-    let isolation = isolation::fit(&config)?;
+    let isolation = isolation::fit(&config, args.config.as_deref())?;
     let name = name(&config);
     let (connected, bus) = open(&config, &format!("runlane worker {name}")).await?;
     serve(&config, name, isolation, &connected, bus, Stops::listen()?).await
@@ -207,7 +207,7 @@ fn worker_settings(config: &Config, worker: WorkerId, isolation: &Fitted) -> Wor
 }
 
 /// Where unstored ends are kept: the configured place, systemd's, or the user's (XDG base directories).
-fn state_dir(config: &Config) -> Option<PathBuf> {
+pub(super) fn state_dir(config: &Config) -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let user = || {
         let home = || set("HOME").map(|home| PathBuf::from(home).join(".local/state"));

@@ -153,6 +153,9 @@ pub struct IsolationPolicy {
     pub best_effort: BTreeSet<Feature>,
     /// Where private work directories can be made, also for a task that asks for one by its preset.
     pub work_root: Option<PathBuf>,
+    /// Files and directories of the worker that tasks with a mount namespace don't find: what a task
+    /// could read that runs as the worker's user.
+    pub private: Vec<PathBuf>,
 }
 
 impl Default for IsolationPolicy {
@@ -241,7 +244,8 @@ impl IsolationPolicy {
             sandbox.oom_score_adj = 200;
             sandbox.capabilities = Some(STANDARD_CAPABILITIES.map(str::to_owned).into());
             sandbox.no_new_privs = true;
-            sandbox.landlock = Some(Landlock { signal_scope: true, ..Landlock::default() });
+            sandbox.landlock =
+                Some(Landlock { signal_scope: true, sys_read_only: true, ..Landlock::default() });
             sandbox.seccomp = Some(Seccomp::Standard);
             best_effort.extend([Feature::Cgroup, Feature::Landlock, Feature::LandlockScope]);
         }
@@ -250,7 +254,7 @@ impl IsolationPolicy {
             best_effort = BTreeSet::from([Feature::Cgroup, Feature::LandlockScope]);
         }
         let cgroup = preset >= Preset::Standard;
-        Self { preset, sandbox, cgroup, best_effort, work_root }
+        Self { preset, sandbox, cgroup, best_effort, work_root, private: Vec::new() }
     }
 
     /// Puts work directories somewhere else; with None there are none.
@@ -298,13 +302,21 @@ impl IsolationPolicy {
         let namespaces = &mut sandbox.enclosure.namespaces;
         namespaces.user = namespaces.any() && host.needs_user_namespace;
         if namespaces.user {
-            if sandbox.identity.is_some() {
-                let why =
-                    "a user namespace, which the other namespaces need here, has one user".into();
-                return Err(vec![Unsupported { feature: Feature::Identity, why }]);
-            }
             // Its first process has all capabilities in it; the worker has none.
             sandbox.capabilities = Some(BTreeSet::new());
+        }
+        if namespaces.mount {
+            sandbox.enclosure.mounts.hidden.clone_from(&self.private);
+        }
+        let as_root = match &sandbox.identity {
+            Some(identity) => identity.is_root(),
+            None => host.lacks(Feature::Identity).is_none(),
+        };
+        if let Some(domain) = &mut sandbox.landlock
+            && as_root
+        {
+            // Root writes cgroups' files in other ways too, and makes directories in /.
+            domain.sys_read_only &= domain.files.is_some();
         }
         Ok(Resolved { sandbox, missing })
     }
@@ -344,6 +356,7 @@ fn make_strict(sandbox: &mut Sandbox) {
     sandbox.landlock = Some(Landlock {
         signal_scope: true,
         abstract_unix_scope: true,
+        sys_read_only: true,
         files: Some(FileRules { read_only: paths(&["/"]), read_write: Vec::new(), optional }),
     });
     sandbox.enclosure.namespaces =

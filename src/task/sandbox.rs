@@ -116,6 +116,8 @@ pub struct Mounts {
     pub read_only: Vec<PathBuf>,
     /// Paths that stay writable below read-only ones; what doesn't exist is an error.
     pub read_write: Vec<PathBuf>,
+    /// Files and directories that are empty; what doesn't exist is skipped.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// Limits of a cgroup; what is None or empty is not limited.
@@ -263,6 +265,10 @@ pub struct Landlock {
     pub signal_scope: bool,
     /// No connections to abstract unix sockets of processes outside of the domain (Linux 6.12).
     pub abstract_unix_scope: bool,
+    /// No file in /sys can be opened for writing: limits of cgroups are files there, and belong to the
+    /// user that the worker and its tasks may share. New files and directories directly in / can't be
+    /// written to either. Of no effect with `files`.
+    pub sys_read_only: bool,
     /// What files can be reached. None: all.
     pub files: Option<FileRules>,
 }

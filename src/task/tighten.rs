@@ -120,6 +120,7 @@ impl IsolationPolicy {
             cgroup: self.cgroup || other.cgroup,
             sandbox: stricter(&self.sandbox, other.sandbox),
             work_root: self.work_root.clone(),
+            private: self.private.clone(),
         }
     }
 
@@ -191,6 +192,8 @@ fn mounts(runner: &Mounts, preset: Mounts) -> Mounts {
         read_only_root: runner.read_only_root || preset.read_only_root,
         read_only: read_only.into_iter().collect(),
         read_write,
+        // Filled in when the policy is resolved.
+        hidden: Vec::new(),
     }
 }
 
@@ -208,6 +211,7 @@ fn domain(runner: Landlock, preset: Landlock) -> Landlock {
     Landlock {
         signal_scope: runner.signal_scope || preset.signal_scope,
         abstract_unix_scope: runner.abstract_unix_scope || preset.abstract_unix_scope,
+        sys_read_only: runner.sys_read_only || preset.sys_read_only,
         files,
     }
 }

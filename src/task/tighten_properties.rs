@@ -100,6 +100,7 @@ fn looser(ours: &Sandbox, theirs: &Sandbox) -> Vec<&'static str> {
         ("landlock", lost(|_| true)),
         ("signal_scope", lost(|it| it.signal_scope)),
         ("abstract_unix_scope", lost(|it| it.abstract_unix_scope)),
+        ("sys_read_only", lost(|it| it.sys_read_only)),
         ("files", reach),
     ];
     settings.into_iter().filter(|(_, weaker)| *weaker).map(|(name, _)| name).collect()
@@ -110,7 +111,7 @@ fn the_comparison_sees_each_setting() {
     let all = everything();
     let none = IsolationPolicy::default();
     let same = ["cpu_weight", "io_max", "nice", "identity", "cwd_roots"];
-    assert_eq!(weaker(&none, &all).len(), 31, "{:?}", weaker(&none, &all));
+    assert_eq!(weaker(&none, &all).len(), 32, "{:?}", weaker(&none, &all));
     assert_eq!(weaker(&all, &none), same, "what no task may change at all");
 }
 
@@ -158,11 +159,10 @@ fn any_domain() -> impl Strategy<Value = Option<Landlock>> {
         read_write,
         optional,
     });
-    let domain = (any::<bool>(), any::<bool>(), prop::option::of(rules));
-    prop::option::of(domain.prop_map(|(signal_scope, abstract_unix_scope, files)| Landlock {
-        signal_scope,
-        abstract_unix_scope,
-        files,
+    let domain = (any::<[bool; 3]>(), prop::option::of(rules));
+    prop::option::of(domain.prop_map(|(on, files)| {
+        let [signal_scope, abstract_unix_scope, sys_read_only] = on;
+        Landlock { signal_scope, abstract_unix_scope, sys_read_only, files }
     }))
 }
 
@@ -180,6 +180,7 @@ fn any_enclosure() -> impl Strategy<Value = Enclosure> {
                     read_only_root,
                     read_only,
                     read_write,
+                    hidden: Vec::new(),
                 },
                 work_root: work.then(|| "/w".into()),
             }
@@ -210,7 +211,7 @@ prop_compose! {
             enclosure, landlock, rlimits, seccomp, capabilities, umask, oom_score_adj, no_new_privs,
             cgroup: limits, ..Sandbox::default()
         };
-        IsolationPolicy { preset, sandbox, cgroup, best_effort, work_root: Some("/w".into()) }
+        IsolationPolicy { preset, sandbox, cgroup, best_effort, work_root: Some("/w".into()), private: Vec::new() }
     }
 }
 

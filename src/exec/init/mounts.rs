@@ -1,7 +1,8 @@
 //! What a task sees of the host's file systems, in a mount namespace of its own.
 //!
 //! ```text
-//! private propagation ─► all read-only ─► /tmp, /var/tmp, /dev/shm empty ─► other tasks' work hidden
+//! private propagation ─► all read-only ─► /tmp, /var/tmp, /dev/shm empty ─► the worker's files and
+//!    other tasks' work hidden
 //!    ─► writable and read-only paths ─► /proc of the process id namespace, its switches read-only
 //! ```
 
@@ -40,6 +41,9 @@ pub(super) fn arrange(enclosure: &Enclosure, scratch: &Scratch) -> Result<(), Mo
     }
     for path in private(mounts) {
         empty(Path::new(path), 0o1777).map_err(at(path))?;
+    }
+    for path in mounts.hidden.iter().filter(|path| path.exists()) {
+        hide(path).map_err(at(path))?;
     }
     if let (Some(root), Some(own)) = (scratch.root(), own) {
         show_only(root, scratch.path(), &own).map_err(at(root))?;
@@ -89,6 +93,14 @@ fn empty(path: &Path, mode: u32) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("mode={mode:o}");
     Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))?)
+}
+
+/// Puts an empty directory, or /dev/null, over what the task isn't to find.
+fn hide(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return empty(path, 0o711);
+    }
+    Ok(mount(Some("/dev/null"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// Hides what is in a directory, but for one directory in it.

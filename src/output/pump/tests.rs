@@ -155,7 +155,8 @@ async fn a_stranger_that_writes_without_pause_is_cut_by_bytes() {
     let (totals, _) =
         tokio::join!(pump(endless, tokio::io::empty(), settings(), gone, tx, None), collect(rx));
     assert!(!totals.stdout.eof);
-    assert!(totals.stdout.tally.bytes <= (1 << 20) + 4 * READ_BUFFER as u64);
+    // Each turn sees the exit or takes a buffer, by chance.
+    assert!(totals.stdout.tally.bytes <= (1 << 20) + 64 * READ_BUFFER as u64);
 }
 
 #[tokio::test(start_paused = true)]

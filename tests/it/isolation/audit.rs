@@ -127,8 +127,8 @@ async fn audit(preset: Preset, who: Who) {
         if answer == "-" && name.contains("cgroup") && host.cgroup.is_none() {
             skipped(1, &format!("{what}: {name}"), "no cgroup can be made here");
         } else if by_host && (documented == "yes" || preset == Preset::None) {
-            let why = format!("on this host it is `{answer}` without runlane too");
-            skipped(1, &format!("{what}: {name}"), &why);
+            // It was tried: the host itself doesn't let anybody do it.
+            println!("this host differs: {what}: {name}: `{answer}` without runlane too");
         } else {
             wrong.push(format!("{name}: {documented} is documented, seen is {answer} {detail}"));
         }

@@ -206,3 +206,20 @@ async fn a_domain_never_sets_no_new_privs_by_itself() {
     let refusal = refused(&spawner, &sandbox).await;
     assert_eq!(refusal, ("landlock".to_owned(), Errno::EPERM as i32));
 }
+
+#[tokio::test]
+async fn nothing_in_sys_can_be_opened_for_writing_where_that_is_asked() {
+    let Some(tree) = crate::cgroup::Tree::new() else { return };
+    let file = tree.path().join("cgroup.max.descendants");
+    let (_directory, path) = open_directory();
+    let script = format!(
+        "(echo 7 > {}) 2>/dev/null && echo limit; echo x > {}/f && mkdir {1}/d && mv {1}/f {1}/d && \
+         echo x > /dev/null && echo rest",
+        file.display(),
+        path.display()
+    );
+    let shut = domain(Landlock { sys_read_only: true, ..Landlock::default() });
+    assert_eq!(prints(&shut, &script).await, "rest\n");
+    std::fs::remove_dir_all(path.join("d")).expect("the task made it");
+    assert_eq!(prints(&domain(Landlock::default()), &script).await, "limit\nrest\n");
+}

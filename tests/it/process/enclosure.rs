@@ -192,6 +192,21 @@ async fn a_read_only_path_is_read_only_and_one_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn hidden_files_and_directories_are_empty() {
+    let mark = Mark::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (file, below) = (directory.path().join("file"), directory.path().join("below"));
+    std::fs::write(&file, "secret").unwrap();
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("x"), "secret").unwrap();
+    let script = format!("cat {}; cat {}/x 2>/dev/null; true", file.display(), below.display());
+    let missing = directory.path().join("missing");
+    let hidden = Mounts { hidden: vec![file, below, missing], ..Mounts::default() };
+    assert_eq!(says(&mark, mounts(hidden), &script).await, "");
+    assert_eq!(says(&mark, mounts(Mounts::default()), &script).await, "secretsecret");
+}
+
+#[tokio::test]
 async fn in_a_strict_enclosure_the_kernels_switches_are_read_only() {
     let mark = Mark::new();
     let mut enclosure = mounts(Mounts { read_only_root: true, ..Mounts::default() });

@@ -48,7 +48,11 @@ impl Domain {
             return Err(StepError::new(Errno::EOPNOTSUPP, why));
         }
         let all = AccessFs::from_all(ABI::from(abi.min(TESTED)));
-        let handled = if wanted.files.is_some() { all } else { AccessFs::Refer.into() };
+        let handled = match wanted {
+            Landlock { files: Some(_), .. } => all,
+            Landlock { sys_read_only: true, .. } => AccessFs::Refer | AccessFs::WriteFile,
+            Landlock { .. } => AccessFs::Refer.into(),
+        };
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(handled)
@@ -63,7 +67,7 @@ impl Domain {
         // Setting no_new_privs is a step of its own, and the policy's decision.
         let ruleset = ruleset.create().map_err(failed)?.no_new_privs(false);
         let ruleset = match &wanted.files {
-            None => allow(ruleset, Path::new("/"), open(Path::new("/"))?, handled)?,
+            None => allow_all_but_sys(ruleset, handled)?,
             Some(files) => allow_files(ruleset, files, work_dir, all)?,
         };
         Ok(Self(ruleset))
@@ -79,6 +83,27 @@ impl Domain {
             )),
         }
     }
+}
+
+/// A domain lists what is allowed, so to shut one directory is to open all those beside it.
+fn allow_all_but_sys(
+    mut ruleset: RulesetCreated,
+    handled: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, StepError> {
+    let root = Path::new("/");
+    ruleset = allow(ruleset, root, open(root)?, AccessFs::Refer.into())?;
+    if !handled.contains(AccessFs::WriteFile) {
+        return Ok(ruleset);
+    }
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        // A link leads below another entry, if it leads anywhere.
+        let sys_or_link = entry.file_name() == "sys" || entry.file_type()?.is_symlink();
+        if !sys_or_link && let Ok(file) = open(&entry.path()) {
+            ruleset = allow(ruleset, &entry.path(), file, AccessFs::WriteFile.into())?;
+        }
+    }
+    Ok(ruleset)
 }
 
 fn allow_files(
