@@ -101,7 +101,12 @@ fn is_root(what: &str) -> bool {
 /// Says on the real standard error that something is not tested: the test harness hides what the print
 /// macros of a test that passes have written.
 fn skipped(tier: u8, what: &str, why: &str) {
-    let line = format!("SKIPPED tier {tier}: {what}: {why}\n");
+    told(&format!("SKIPPED tier {tier}: {what}: {why}"));
+}
+
+/// The same for something that is worth to know.
+fn told(what: &str) {
+    let line = format!("{what}\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error is open");
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::{AS_NOBODY, NOBODY, PYTHON, is_root, launcher, skipped};
+use super::{AS_NOBODY, NOBODY, PYTHON, is_root, launcher, skipped, told};
 use crate::cgroup::Tree;
 use crate::docs::table;
 use crate::e2e::{Site, WorkerProcess};
@@ -128,7 +128,7 @@ async fn audit(preset: Preset, who: Who) {
             skipped(1, &format!("{what}: {name}"), "no cgroup can be made here");
         } else if by_host && (documented == "yes" || preset == Preset::None) {
             // It was tried: the host itself doesn't let anybody do it.
-            println!("this host differs: {what}: {name}: `{answer}` without runlane too");
+            told(&format!("this host differs: {what}: {name}: `{answer}` without runlane too"));
         } else {
             wrong.push(format!("{name}: {documented} is documented, seen is {answer} {detail}"));
         }
