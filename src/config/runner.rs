@@ -11,7 +11,8 @@ use super::raw::{RawInherit, RawInterpreters, RawRunner, RawRunnerLog};
 use super::report::Report;
 use super::sandbox::{self, Surroundings};
 use crate::task::{
-    Interpreters, IsolationPolicy, Labels, RUNNER_NAME_LABEL, RunnerIsolation, RunnerPolicy,
+    Identity, Interpreters, IsolationPolicy, Labels, RUNNER_NAME_LABEL, RunnerIsolation,
+    RunnerPolicy, UserIds,
 };
 use crate::wire::Kind;
 
@@ -126,9 +127,29 @@ pub(super) fn resolve_all(
             report
                 .add(format!("{path}.name"), format!("{name:?} is the name of an earlier runner"));
         }
+        if let Some(other) = runners.iter().find(|other| share_some_users(&runner, other)) {
+            let why = format!("has a part of runner {:?}'s", other.name);
+            let remedy = "give both the same range, or ranges without a common user";
+            report.add(format!("{path}.sandbox.uid_pool"), format!("{why}; {remedy}"));
+        }
         runners.push(runner);
     }
     runners
+}
+
+/// Whether a task of one runner could get the user of a running task of the other: the same range is
+/// handed out as one.
+fn share_some_users(one: &RunnerConfig, other: &RunnerConfig) -> bool {
+    let users = |runner: &RunnerConfig| match &runner.isolation.sandbox.identity {
+        Some(Identity { user: UserIds::Pool { first, count }, .. }) => {
+            Some(*first..first.saturating_add(*count))
+        }
+        Some(_) | None => None,
+    };
+    match (users(one), users(other)) {
+        (Some(one), Some(other)) => one != other && one.start < other.end && other.start < one.end,
+        _ => false,
+    }
 }
 
 fn resolve(

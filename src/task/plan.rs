@@ -111,7 +111,8 @@ pub struct RunnerPolicy {
     pub inherited: BTreeMap<String, String>,
     /// Variables that beat the task's.
     pub env: BTreeMap<String, String>,
-    /// Working directory of tasks that name none, absolute. None: [`DEFAULT_CWD`].
+    /// Working directory of tasks that name none, absolute. None: the private work directory, or
+    /// [`DEFAULT_CWD`].
     pub cwd: Option<PathBuf>,
     /// The longest run time; also for tasks that name none. None: no limit.
     pub max_timeout: Option<Duration>,

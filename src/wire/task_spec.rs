@@ -218,7 +218,7 @@ pub struct SubprocessSpec {
     /// Environment variables, in order; a later one replaces an earlier one of the same name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Working directory, absolute. None: the runner's.
+    /// Working directory, absolute. None: the runner's, or a private one that is removed with the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// Whether a non-zero exit code makes the attempt fail.

@@ -206,6 +206,21 @@ fn a_pool_of_users_is_as_large_as_the_worker() {
 }
 
 #[test]
+fn two_runners_share_a_pool_of_users_as_a_whole_or_not_at_all() {
+    let with = |one: &str, other: &str| {
+        let runner = |name: &str, pool: &str| {
+            format!("[[runner]]\nname = '{name}'\nsandbox = {{ uid_pool = '{pool}' }}\n")
+        };
+        resolve(&format!("worker = {{ capacity = 1 }}\n{}{}", runner("a", one), runner("b", other)))
+    };
+    assert!(with("100-109", "100-109").is_ok());
+    assert!(with("100-109", "110-119").is_ok());
+    let problems = with("100-109", "109-119").expect_err("109 could be two tasks'");
+    assert_eq!(problems[0].path, "runner[1].sandbox.uid_pool");
+    assert!(problems[0].message.contains("runner \"a\""), "{problems:?}");
+}
+
+#[test]
 fn a_private_tmp_must_not_hide_the_work_directories() {
     let with = |root: &str| {
         let worker = format!("worker = {{ work_root = '{root}' }}");
