@@ -184,14 +184,6 @@ fn work_dir(
     if let Some(wish) = raw.work_dir {
         enclosure.work_root = wish.then(|| around.work_root.to_owned());
     }
-    let hidden = ["/tmp", "/var/tmp"].iter().any(|tmp| around.work_root.starts_with(tmp));
-    if enclosure.work_root.is_some() && enclosure.mounts.private_tmp && hidden {
-        let root = around.work_root.display();
-        let message = format!(
-            "hides the work directories in {root}; set worker.work_root to a place outside of /tmp and /var/tmp"
-        );
-        report.add(format!("{path}.private_tmp"), message);
-    }
     let roots: Vec<PathBuf> = raw.cwd_roots.clone().unwrap_or_default();
     files::absolute(raw.cwd_roots.as_deref(), &format!("{path}.cwd_roots"), report);
     let inside = |cwd: &Path| roots.iter().any(|root| cwd.starts_with(root));

@@ -221,18 +221,6 @@ fn two_runners_share_a_pool_of_users_as_a_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_private_tmp_must_not_hide_the_work_directories() {
-    let with = |root: &str| {
-        let worker = format!("worker = {{ work_root = '{root}' }}");
-        resolve(&format!("{worker}\n[[runner]]\nname = 'r'\nisolation = 'strict'"))
-    };
-    assert!(with("/srv/work").is_ok());
-    let problems = with("/tmp/work").expect_err("hidden by the private /tmp");
-    assert_eq!(problems[0].path, "runner[0].sandbox.private_tmp");
-    assert!(problems[0].message.contains("worker.work_root"), "{problems:?}");
-}
-
-#[test]
 fn the_place_of_cgroups_is_one_of_three() {
     let base = |text: &str| good(&format!("[worker]\n{text}")).worker.cgroup;
     assert_eq!(base(""), CgroupBase::Auto);
