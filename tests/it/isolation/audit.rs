@@ -168,12 +168,18 @@ struct Host {
     port: TcpListener,
 }
 
+/// A directory that isn't below /tmp, which may be private: beside the tests, or where root can.
+fn seen_by_all() -> TempDir {
+    let beside = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let hidden = beside.starts_with("/tmp") || beside.starts_with("/var/tmp");
+    let place = if hidden { Path::new("/var/lib") } else { beside };
+    TempDir::with_prefix_in("audit-", place).expect("it can be made outside of /tmp")
+}
+
 impl Host {
     fn new(preset: Preset, who: Who) -> Self {
         let name = format!("audit-{}", uuid::Uuid::now_v7().simple());
-        // Not below /tmp, which may be private.
-        let directory = TempDir::with_prefix_in("audit-", env!("CARGO_TARGET_TMPDIR"));
-        let directory = directory.expect("there is room");
+        let directory = seen_by_all();
         let at = |name: &str| directory.path().join(name);
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
