@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::exit::{CONFIG, FAILED, Failure};
-use super::worker;
+use super::{settings, worker};
 use crate::config::{Auth, CgroupBase, Config, SecretSource};
 use crate::exec::cgroup::{Base, CgroupSetting};
 use crate::exec::{self, WorkRoot};
@@ -112,7 +112,7 @@ pub(super) fn fit(config: &Config, file: Option<&Path>) -> Result<Fitted, Failur
     }
 }
 
-/// Where the worker's credentials are, and the ends of other tasks.
+/// Where the worker's credentials are, the ends of other tasks, and the work directories of all.
 fn private_files(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let login = match &config.nats.auth {
         Auth::CredsFile(path) | Auth::NkeySeedFile(path) => Some(path.clone()),
@@ -121,9 +121,19 @@ fn private_files(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
         Auth::None | Auth::UserPassword { .. } | Auth::Token(_) => None,
     };
     let key = config.nats.tls.client.as_ref().map(|client| client.key.clone());
+    let contexts = config.nats.context.as_ref().and_then(|_| settings::contexts().ok());
+    let contexts = contexts.map(|contexts| contexts.directory().to_owned());
+    // One directory for all namespaces. It may be made when the first end is kept.
     let state = worker::state_dir(config);
-    let file = file.and_then(|file| std::path::absolute(file).ok());
-    login.into_iter().chain(key).chain(state).chain(file).collect()
+    let state = state.as_deref().and_then(Path::parent).map(Path::to_owned);
+    if let Some(state) = &state {
+        // If it can't be made, nothing can be kept in it, which the worker tells when it happens.
+        std::fs::create_dir_all(state).ok();
+    }
+    let work = config.worker.work_root.clone();
+    let all = login.into_iter().chain(key).chain(contexts).chain(state).chain([work]);
+    // The task's process that hides them is in another directory.
+    all.chain(file.map(Path::to_owned)).filter_map(|path| std::path::absolute(path).ok()).collect()
 }
 
 fn refusal(refused: &[(&str, Vec<Unsupported>)]) -> Failure {
@@ -216,13 +226,16 @@ mod tests {
         raw.nats.creds = Some("/c".into());
         raw.nats.tls.cert = Some("/t".into());
         raw.nats.tls.key = Some("/k".into());
-        raw.worker.state_dir = Some("/s".into());
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let state = directory.path().to_str().expect("it is text");
+        raw.worker.state_dir = Some(state.into());
+        raw.worker.work_root = Some("/w".into());
         let files = |raw: &RawConfig| {
             let config = Config::load(None, raw.clone()).expect("a valid configuration");
             private_files(&config, Some(Path::new("/f")))
         };
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(files(&raw), paths(&["/c", "/k", "/s/runlane", "/f"]));
+        assert_eq!(files(&raw), paths(&["/c", "/k", state, "/w", "/f"]));
         for (field, file) in [("token_file", "/p"), ("nkey", "/n")] {
             raw.nats = Default::default();
             match field {

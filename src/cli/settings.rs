@@ -51,7 +51,7 @@ pub(super) fn connect_settings(nats: &NatsConfig, name: &str) -> Result<ConnectS
     Ok(settings)
 }
 
-fn contexts() -> Result<Contexts, Failure> {
+pub(super) fn contexts() -> Result<Contexts, Failure> {
     Contexts::from_variables(|name| std::env::var_os(name)).ok_or_else(|| {
         let message = "no NATS context can be found: neither HOME nor XDG_CONFIG_HOME is set";
         Failure::new(CONFIG, message)

@@ -1,12 +1,11 @@
 //! From a launch plan to a running process, by way of the spawner.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -49,9 +48,16 @@ struct Shared {
     spares: usize,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
-    /// Never held over an await.
-    waiting: Mutex<BTreeMap<Preparation, Vec<TaskProcess>>>,
+    /// Those that were used last at the end. Never held over an await.
+    waiting: Mutex<Vec<Kind>>,
     uids: UidPools,
+}
+
+/// The spares of one kind of sandbox.
+#[derive(Debug)]
+struct Kind {
+    preparation: Preparation,
+    spares: Vec<TaskProcess>,
 }
 
 #[derive(Debug)]
@@ -184,24 +190,40 @@ impl Spawner {
     /// launch.
     pub async fn prepare(&self, sandbox: &Sandbox) -> Result<(), LaunchError> {
         let preparation = Preparation::of(sandbox);
-        let wanted = {
-            let mut waiting = self.waiting();
-            if waiting.len() >= KINDS && !waiting.contains_key(&preparation) {
-                return Ok(());
-            }
-            let there = waiting.entry(preparation.clone()).or_default().len();
-            self.shared.spares.saturating_sub(there)
-        };
+        let wanted = self.shared.spares.saturating_sub(self.use_kind(&preparation, |_| ()).0);
         for _ in 0..wanted {
             let process = self.start_init(&preparation).await?;
-            let mut waiting = self.waiting();
-            let spares = waiting.entry(preparation.clone()).or_default();
-            // Another caller may have been faster.
-            if spares.len() < self.shared.spares {
-                spares.push(process);
-            }
+            let enough = self.shared.spares;
+            self.use_kind(&preparation, |spares| {
+                // Another caller may have been faster.
+                if spares.len() < enough {
+                    spares.push(process);
+                }
+            });
         }
         Ok(())
+    }
+
+    /// Does something with the spares of a kind, and returns how many there were before. The kind that
+    /// was used least lately makes room for a new one; its spares end.
+    fn use_kind<T>(
+        &self,
+        preparation: &Preparation,
+        then: impl FnOnce(&mut Vec<TaskProcess>) -> T,
+    ) -> (usize, T) {
+        let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kinds.iter().position(|kind| kind.preparation == *preparation);
+        let mut kind = match known {
+            Some(at) => kinds.remove(at),
+            None => Kind { preparation: preparation.clone(), spares: Vec::new() },
+        };
+        let before = kind.spares.len();
+        let done = then(&mut kind.spares);
+        if kinds.len() >= KINDS {
+            kinds.remove(0);
+        }
+        kinds.push(kind);
+        (before, done)
     }
 
     /// Launches a task, and returns when its program is executed. Needs a tokio runtime.
@@ -250,7 +272,7 @@ impl Spawner {
 
     async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
         let preparation = Preparation::of(&plan.sandbox);
-        let spare = self.waiting().get_mut(&preparation).and_then(Vec::pop);
+        let (_, spare) = self.use_kind(&preparation, Vec::pop);
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
             Some(spare) => match start(spare, plan).await {
@@ -264,10 +286,6 @@ impl Spawner {
         launched.map_err(|failure| match failure {
             Failure::NotEnclosed(error) | Failure::Launch(error) => error,
         })
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Preparation, Vec<TaskProcess>>> {
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has a task-init and a leader made, without waiting for them.

@@ -1,13 +1,14 @@
 //! User ids that no two running tasks share.
+//!
+//! An id whose last task was seen to end is free at once. Of others nobody knows: it may be of an earlier
+//! worker's task that is still dying, or of one whose end this worker didn't wait for. Such an id is given
+//! out only if no process on the host has it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::task::UserIds;
-
-/// How long an id rests whose task's end was not seen: longer than its kill may take.
-const REST: Duration = Duration::from_secs(60);
 
 /// The ids of each pool that are free, those first that have been free for longest.
 #[derive(Debug, Default, Clone)]
@@ -15,8 +16,8 @@ pub(super) struct UidPools(Arc<Mutex<BTreeMap<(u32, u32), Free>>>);
 
 #[derive(Debug, Default)]
 struct Free {
-    now: VecDeque<u32>,
-    later: VecDeque<(Instant, u32)>,
+    known: VecDeque<u32>,
+    unknown: VecDeque<u32>,
 }
 
 /// An id that is in use until this is dropped.
@@ -36,13 +37,10 @@ impl UidPools {
         let pool = (first, count);
         let mut pools = self.lock();
         let free = pools.entry(pool).or_insert_with(|| Free {
-            now: (first..first.saturating_add(count)).collect(),
-            later: VecDeque::new(),
+            known: VecDeque::new(),
+            unknown: (first..first.saturating_add(count)).collect(),
         });
-        while free.later.front().is_some_and(|(at, _)| *at <= Instant::now()) {
-            free.now.extend(free.later.pop_front().map(|(_, uid)| uid));
-        }
-        let uid = free.now.pop_front()?;
+        let uid = free.known.pop_front().or_else(|| free.take_unknown())?;
         drop(pools);
         Some(UidLease { pools: self.clone(), pool, uid, ended: false })
     }
@@ -50,6 +48,24 @@ impl UidPools {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(u32, u32), Free>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Free {
+    /// Takes the first id that no process has.
+    fn take_unknown(&mut self) -> Option<u32> {
+        let used = used();
+        let at = self.unknown.iter().position(|uid| !used.contains(uid))?;
+        self.unknown.remove(at)
+    }
+}
+
+/// The users of the processes on this host; a zombie's files are root's or its own, and it harms nobody.
+fn used() -> BTreeSet<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter(|entry| {
+        entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
+    });
+    processes.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.uid()).collect()
 }
 
 impl UidLease {
@@ -67,9 +83,9 @@ impl Drop for UidLease {
     fn drop(&mut self) {
         if let Some(free) = self.pools.lock().get_mut(&self.pool) {
             if self.ended {
-                free.now.push_back(self.uid);
+                free.known.push_back(self.uid);
             } else {
-                free.later.push_back((Instant::now() + REST, self.uid));
+                free.unknown.push_back(self.uid);
             }
         }
     }
@@ -82,20 +98,24 @@ mod tests {
     #[test]
     fn an_id_is_one_tasks_until_that_task_is_gone() {
         let pools = UidPools::default();
-        let ids = UserIds::Pool { first: 100, count: 2 };
-        let take = || pools.take(ids);
-        let (mut first, second) = (take().expect("two are free"), take().expect("one is free"));
-        assert_eq!((first.uid(), second.uid()), (100, 101));
+        // Nobody's, one hopes.
+        let first = 3_123_456_000;
+        let take = || pools.take(UserIds::Pool { first, count: 2 });
+        let (mut one, other) = (take().expect("two are free"), take().expect("one is free"));
+        assert_eq!((one.uid(), other.uid()), (first, first + 1));
         assert!(take().is_none());
-        first.task_is_gone();
-        drop(first);
-        // Its task may be dying still.
-        drop(second);
-        let mut again = take().expect("the first one's");
-        assert_eq!(again.uid(), 100);
-        assert!(take().is_none());
-        again.task_is_gone();
-        drop(again);
-        assert_eq!(take().map(|lease| lease.uid()), Some(100));
+        one.task_is_gone();
+        drop(one);
+        // Nobody has seen the end of its task, but no process has the id.
+        drop(other);
+        let ids = [take(), take()].map(|lease| lease.map(|lease| lease.uid()));
+        assert_eq!(ids, [Some(first), Some(first + 1)]);
+    }
+
+    #[test]
+    fn an_id_that_a_process_has_is_not_given_out() {
+        let own = nix::unistd::geteuid().as_raw();
+        let taken = UidPools::default().take(UserIds::Pool { first: own, count: 1 });
+        assert!(taken.is_none());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <root>/            0711: nobody else can list it, a task's own user can pass
-//!   worker-<pid>/    0711, locked while the worker lives
-//!     runlane-<id>/  0700, one per task: see `init::enclosure`
+//!   worker-<pid>-<random>/  0711, locked while the worker lives
+//!     runlane-<id>/         0700, one per task: see `init::enclosure`
 //! ```
 
 use std::fs::{DirBuilder, File, Permissions};
@@ -12,6 +12,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+
+/// How often another directory is made if another worker removes it before it is locked.
+const TRIES: usize = 8;
 
 /// A worker's own directory for work directories, locked until it is dropped.
 #[derive(Debug)]
@@ -51,9 +54,16 @@ impl WorkRoot {
             return Err(fail(why.to_owned()));
         }
         remove_stale(root);
-        let path = root.join(format!("worker-{}", std::process::id()));
-        let lock = make_and_lock(&path).map_err(|error| fail(error.to_string()))?;
-        Ok(Self { path, _lock: lock })
+        for _ in 0..TRIES {
+            // The process id is for people; in containers it is often 1.
+            let random = uuid::Uuid::new_v4().simple().to_string();
+            let path = root.join(format!("worker-{}-{}", std::process::id(), &random[..8]));
+            match make_and_lock(&path).map_err(|error| fail(error.to_string()))? {
+                Some(lock) => return Ok(Self { path, _lock: lock }),
+                None => continue,
+            }
+        }
+        Err(fail("other workers remove what is made there".to_owned()))
     }
 
     /// The directory, for [`crate::task::Enclosure::work_root`].
@@ -69,15 +79,17 @@ impl Drop for WorkRoot {
     }
 }
 
-fn make_and_lock(path: &Path) -> io::Result<Flock<File>> {
-    match DirBuilder::new().create(path) {
-        // A dead worker's with the same process id, whose tasks are just being removed.
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+/// Makes a directory and locks it. None: another worker, which starts at the same time, was faster
+/// with its lock and has removed it.
+fn make_and_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    DirBuilder::new().create(path)?;
     // Whatever the umask is.
-    std::fs::set_permissions(path, Permissions::from_mode(0o711))?;
-    lock(path)
+    std::fs::set_permissions(path, Permissions::from_mode(0o711)).ok();
+    let Ok(lock) = lock(path) else { return Ok(None) };
+    let is_there = path
+        .symlink_metadata()
+        .is_ok_and(|found| lock.metadata().is_ok_and(|locked| locked.ino() == found.ino()));
+    Ok(is_there.then_some(lock))
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
@@ -107,7 +119,7 @@ mod tests {
     fn what_a_dead_worker_left_is_removed_and_a_living_ones_directory_is_not() {
         let root = tempfile::tempdir().expect("a temporary directory");
         let living = root.path().join("worker-1");
-        let _lock = make_and_lock(&living).expect("it can be made");
+        let _lock = make_and_lock(&living).expect("it can be made").expect("it is locked");
         std::fs::create_dir_all(root.path().join("worker-2/runlane-x/work")).expect("it is ours");
         std::fs::create_dir(root.path().join("else")).expect("it is ours");
         let own = WorkRoot::open(root.path()).expect("it is ours");
@@ -117,7 +129,10 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
             .collect();
         left.sort();
-        assert_eq!(left, ["else", "worker-1", &format!("worker-{}", std::process::id())]);
+        let own_name = own.path().file_name().expect("it has one").to_str().expect("text");
+        let mut expected = ["else", "worker-1", own_name];
+        expected.sort_unstable();
+        assert_eq!(left, expected);
         let path = own.path().to_owned();
         drop(own);
         assert!(!path.exists());

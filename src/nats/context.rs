@@ -108,6 +108,11 @@ impl Contexts {
         Some(Self { dir: config.join("nats"), home })
     }
 
+    /// Returns the directory that they are in.
+    pub fn directory(&self) -> &Path {
+        &self.dir
+    }
+
     /// Returns the selected context's name, if one is selected.
     pub fn selected(&self) -> Result<Option<String>, ContextError> {
         let path = self.dir.join("context.txt");

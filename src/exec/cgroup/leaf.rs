@@ -13,9 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::CgroupLimits;
 
-/// How often another name is tried for a leaf whose name is taken.
-const NAMES: u32 = 1000;
-
 /// Bytes past which the kernel says `max` of a memory limit; see page_counter.h.
 const MEMORY_UNLIMITED: u64 = i64::MAX.cast_unsigned() - 0xffff;
 
@@ -65,15 +62,12 @@ impl Leaf {
     /// The directory doesn't exist, may not be written, or has as many cgroups as it may have.
     pub fn create(base: &Path) -> io::Result<Self> {
         let parent = Dir::open(base)?;
-        let pid = std::process::id();
-        for n in 0..NAMES {
-            let name = if n == 0 { format!("task-{pid}") } else { format!("task-{pid}-{n}") };
-            match parent.make(&name, Mode::from_bits_truncate(0o755)) {
-                Err(Errno::EEXIST) => {}
-                made => return Ok(Self { dir: made?, parent, name }),
-            }
-        }
-        Err(Errno::EEXIST.into())
+        // Not the process's id: in a process id namespace of its own each is 1.
+        let name = format!("task-{}", uuid::Uuid::new_v4().simple());
+        parent
+            .make(&name, Mode::from_bits_truncate(0o755))
+            .map(|dir| Self { dir, parent, name })
+            .map_err(io::Error::from)
     }
 
     /// The leaf's name in the directory that it was made in.

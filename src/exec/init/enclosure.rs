@@ -2,9 +2,9 @@
 //!
 //! Made by task-init, which also takes it down; the leader enters it. See [`super::leader`].
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid};
 use super::super::cgroup::Leaf;
 use super::super::link::SetupFailure;
 use super::command::failure;
+use super::remove::remove_tree;
 use super::spawner::errno;
 use crate::task::{Enclosure, Landlock};
 
@@ -96,6 +97,7 @@ impl Scratch {
         if scratch.root.is_some() {
             let made = scratch.make().and_then(|()| make(&scratch.path.join(WORK)));
             made.map_err(|error| {
+                scratch.remove().ok();
                 let errno = errno(&error);
                 let reason = errno.desc().to_lowercase();
                 failure(
@@ -123,8 +125,9 @@ impl Scratch {
 
     /// Gives the directory and what is in it to another user.
     pub(super) fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
-        for path in [self.path.clone(), self.path.join(WORK), self.path.join(SCRIPT)] {
-            match std::os::unix::fs::chown(path, Some(uid.as_raw()), Some(gid.as_raw())) {
+        // The directory last: from then on its content is its new owner's to change.
+        for path in [self.path.join(WORK), self.path.join(SCRIPT), self.path.clone()] {
+            match lchown(path, Some(uid.as_raw()), Some(gid.as_raw())) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
@@ -157,67 +160,12 @@ impl Scratch {
     }
 }
 
-/// Removes a directory with everything in it, whatever its permissions are. One that isn't there is
-/// removed already.
-pub(in crate::exec) fn remove_tree(path: &Path) -> io::Result<()> {
-    let removed = match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
-}
-
-/// Lets this process into every directory below a path. Nothing of the task is alive, so nobody puts a
-/// link in place of a directory meanwhile.
-fn open_up(path: &Path) -> io::Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        // The type of the entry itself: links aren't followed.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// A failure of a step of the enclosure, without more to say than the system's reason.
 pub(super) fn refused(step: &str, error: &io::Error) -> SetupFailure {
     let errno: Errno = errno(error);
     failure(step, errno, errno.desc().to_lowercase())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_task_has_shut_is_removed_too() {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let work_root = Some(root.path().to_owned());
-        let enclosure = Enclosure { work_root, ..Enclosure::default() };
-        let scratch = Scratch::new(&enclosure).map_err(|failure| failure.message);
-        let scratch = scratch.expect("the root is there");
-        let shut = scratch.work_dir().expect("it has one").join("shut");
-        std::fs::create_dir_all(shut.join("below")).expect("it is writable");
-        std::fs::set_permissions(&shut, Permissions::from_mode(0o0)).expect("it is ours");
-        std::os::unix::fs::symlink("/", scratch.path().join("link")).expect("it is writable");
-        // Root gets in without; so this is the code that others need.
-        open_up(scratch.path()).expect("it is ours");
-        let mode = std::fs::metadata(&shut).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-        scratch.remove().expect("it can be removed");
-        assert!(!scratch.path().exists());
-        scratch.remove().expect("nothing is left to remove");
-    }
 }

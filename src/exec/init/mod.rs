@@ -7,6 +7,7 @@
 //! | `spawner` | one per worker | forks a task-init per request; sweeps after one that died |
 //! | `task` | task-init | forks the leader, obeys the control socket, ends the tree, reports |
 //! | `enclosure` | task-init | what is made before a task is known |
+//! | `remove` | task-init, worker | removes what a task has filled a directory with |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
 //! | `leader` | leader | enters the enclosure, waits for the plan |
 //! | `mounts` | leader | its file systems |
@@ -22,6 +23,7 @@ mod enclosure;
 mod leader;
 mod mounts;
 mod probe;
+mod remove;
 mod sandbox;
 mod spawner;
 mod sweep;
@@ -30,7 +32,7 @@ mod task;
 
 use std::process::ExitCode;
 
-pub(super) use enclosure::remove_tree;
+pub(super) use remove::remove_tree;
 pub use sandbox::{Denied, denied};
 pub(super) use sandbox::{WITH_REFER, WITH_SCOPES};
 

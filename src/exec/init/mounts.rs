@@ -6,6 +6,7 @@
 //!    ─► writable and read-only paths ─► /proc of the process id namespace, its switches read-only
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::enclosure::Scratch;
 use super::sys::{self, MountAttribute};
@@ -36,19 +38,22 @@ pub(super) fn arrange(enclosure: &Enclosure, scratch: &Scratch) -> Result<(), Mo
     // It may be below what is mounted over next.
     let own = scratch.root().map(|_| open(scratch.path())).transpose();
     let own = own.map_err(at(scratch.path()))?;
+    // What the host has made read-only stays so.
+    let writable: Vec<&PathBuf> =
+        mounts.read_write.iter().filter(|path| !is_read_only(path)).collect();
     if mounts.read_only_root {
         sys::set_mounts(Path::new("/"), MountAttribute::ReadOnly).map_err(at("/"))?;
     }
     for path in private(mounts) {
-        empty(Path::new(path), 0o1777).map_err(at(path))?;
+        empty(&path, 0o1777).map_err(at(&path))?;
     }
-    for path in mounts.hidden.iter().filter(|path| path.exists()) {
+    for path in &mounts.hidden {
         hide(path).map_err(at(path))?;
     }
     if let (Some(root), Some(own)) = (scratch.root(), own) {
         show_only(root, scratch.path(), &own).map_err(at(root))?;
     }
-    for path in &mounts.read_write {
+    for path in writable {
         again(path, MountAttribute::Writable).map_err(at(path))?;
     }
     for path in &mounts.read_only {
@@ -74,18 +79,22 @@ fn at(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> MountError {
     move |source| MountError { path: path.as_ref().to_owned(), source }
 }
 
+/// Whether nothing can be written below a path; one that isn't there is told when it is mounted.
+fn is_read_only(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY))
+}
+
 /// What is mounted here isn't seen by the host, and the other way round.
 fn propagate_nothing() -> io::Result<()> {
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     Ok(mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?)
 }
 
-/// The directories that are private, if they are there: a link is the way to another one.
-fn private(mounts: &Mounts) -> impl Iterator<Item = &'static str> {
+/// The directories that are private, if they are there, and where their links lead.
+fn private(mounts: &Mounts) -> BTreeSet<PathBuf> {
     let tmp = ["/tmp", "/var/tmp"].into_iter().filter(|_| mounts.private_tmp);
     let shm = ["/dev/shm"].into_iter().filter(|_| mounts.private_dev_shm);
-    tmp.chain(shm)
-        .filter(|path| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()))
+    tmp.chain(shm).filter_map(|path| std::fs::canonicalize(path).ok()).collect()
 }
 
 /// Mounts an empty file system over a directory. Its content is memory of the task's cgroup.
@@ -97,7 +106,11 @@ fn empty(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Puts an empty directory, or /dev/null, over what the task isn't to find.
 fn hide(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let metadata = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if metadata.is_dir() {
         return empty(path, 0o711);
     }
     Ok(mount(Some("/dev/null"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)

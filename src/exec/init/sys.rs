@@ -274,13 +274,14 @@ pub(super) enum MountAttribute {
     Writable,
 }
 
-/// Makes a mount and all those below it read-only, or writable. Linux 5.12.
+/// Makes a mount and all those below it read-only, or a mount alone writable: those below it may be
+/// read-only for reasons of the host. Linux 5.12.
 pub(super) fn set_mounts(path: &Path, attribute: MountAttribute) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let read_only = libc::MOUNT_ATTR_RDONLY;
-    let (attr_set, attr_clr) = match attribute {
-        MountAttribute::ReadOnly => (read_only, 0),
-        MountAttribute::Writable => (0, read_only),
+    let (attr_set, attr_clr, flags) = match attribute {
+        MountAttribute::ReadOnly => (read_only, 0, libc::AT_RECURSIVE),
+        MountAttribute::Writable => (0, read_only, 0),
     };
     let attributes = libc::mount_attr { attr_set, attr_clr, propagation: 0, userns_fd: 0 };
     // SAFETY: path and attributes live through the call, which writes to neither and is told the size of
@@ -290,7 +291,7 @@ pub(super) fn set_mounts(path: &Path, attribute: MountAttribute) -> io::Result<(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            flags,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

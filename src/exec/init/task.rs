@@ -65,11 +65,11 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         return Ok(());
     };
     let enclosure = &preparation.enclosure;
+    let (pipe, leaders_end) = io::pipe()?;
     let made = match Made::make(enclosure) {
         Ok(made) => made,
         Err(failure) => return refuse(&control, failure),
     };
-    let (pipe, leaders_end) = io::pipe()?;
     let leader = Leader {
         control: &control,
         preparation: &preparation,
@@ -256,7 +256,8 @@ impl Task {
         sys::kill(-self.leader, libc::SIGKILL);
         let leaf = self.made.leaf.as_ref();
         // A dead leader doesn't count. Who is there may fork faster than a sweep kills.
-        let was_empty = leaf.map(|leaf| leaf.wait_empty(Duration::ZERO)).transpose()?;
+        // One that can't be asked any more was removed, by a task that could leave it.
+        let was_empty = leaf.map(|leaf| leaf.wait_empty(Duration::ZERO).unwrap_or(true));
         if was_empty == Some(false) {
             self.kill_leaf();
         }
@@ -268,7 +269,7 @@ impl Task {
         let leftovers_killed = sweep.killed;
         if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
             // Normally nobody is left: whoever isn't our child was killed with the leaf.
-            survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT)?);
+            survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT).unwrap_or(true));
         }
         let cgroup = leaf.map(Leaf::usage);
         let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed, cgroup };
