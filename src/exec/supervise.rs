@@ -61,6 +61,19 @@ pub enum SuperviseError {
     },
 }
 
+impl SuperviseError {
+    /// Whether something of the task may be alive for long: whoever ran it again would run it twice.
+    pub fn may_be_alive(&self) -> bool {
+        match self {
+            Self::Process { source: ProcessError::Survivors { .. }, .. }
+            | Self::Unkillable { .. } => true,
+            // The leader dies with its supervisor, and the spawner sweeps what is left.
+            Self::Process { source: ProcessError::SupervisorDied, .. } => false,
+            Self::Process { source: ProcessError::Control(_), .. } => false,
+        }
+    }
+}
+
 /// Waits for the end of a process, and ends it at its time limit or when a stop arrives.
 ///
 /// A second stop with a shorter grace shortens the wait for SIGKILL; one with a stronger reason

@@ -182,6 +182,7 @@ async fn a_process_that_survives_sigkill_is_an_error_and_not_an_end() {
     let (sender, stop) = channel();
     set_stop(&sender, canceled());
     let error = run(&mut Scripted::default(), None, stop).await.unwrap_err();
+    assert!(error.may_be_alive(), "nobody may run it again");
     assert!(matches!(error, SuperviseError::Unkillable { stopped } if stopped == canceled()));
 }
 

@@ -40,7 +40,7 @@ pub(super) enum AttemptEnd {
     StoppedBefore(Stop),
     /// The process has ended, and nothing of it is left.
     Ended(Box<EndedRun>),
-    /// Our own supervision failed; the processes are dead, but how they ended is not known.
+    /// Our own supervision failed: how the processes ended, or whether, is not known.
     Broken(SuperviseError),
 }
 

@@ -297,7 +297,11 @@ fn judge(
                 message: error.to_string(),
                 problems: Vec::new(),
             });
-            task::AttemptEnd::SetupFailedForNow
+            if error.may_be_alive() {
+                task::AttemptEnd::SetupFailed
+            } else {
+                task::AttemptEnd::SetupFailedForNow
+            }
         }
         AttemptEnd::StoppedBefore(stop) => {
             outcome.cause = Some(stop::cause(&stop));
