@@ -25,6 +25,7 @@
 pub mod cgroup;
 mod host;
 pub mod init;
+mod launch_error;
 mod link;
 mod process;
 mod spawn;
@@ -34,8 +35,9 @@ mod uid_pool;
 mod work_root;
 
 pub use host::{Probe, probe};
+pub use launch_error::LaunchError;
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};
-pub use spawn::{LaunchError, Launched, Spawner, THIS_PROGRAM};
+pub use spawn::{Launched, Spawner, THIS_PROGRAM};
 pub use stop::{Stop, set_stop};
 pub use supervise::{Ended, SuperviseError, supervise};
 pub use work_root::{WorkRoot, WorkRootError};

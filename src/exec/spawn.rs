@@ -13,7 +13,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use super::link::{ENTRY_ARGUMENT, Preparation, Report, SetupFailure, VERSION, namespace_flags};
+use super::launch_error::LaunchError;
+use super::link::{ENTRY_ARGUMENT, Preparation, Report, VERSION, namespace_flags};
 use super::process::{ProcessError, TaskProcess, send_with};
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
@@ -81,82 +82,6 @@ pub struct Launched {
     pub stderr: pipe::Receiver,
     /// The task; dropping it kills it.
     pub process: TaskProcess,
-}
-
-/// Why a task could not be launched. Nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// Pipes or sockets could not be made.
-    #[error("{}: cannot make pipes", self.step())]
-    Pipes(#[source] io::Error),
-    /// The spawner could not be started, or reached.
-    #[error("{}: cannot reach {}", self.step(), program.display())]
-    Spawner {
-        /// The spawner's program.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The spawner or the task-init died before it could say how the launch went.
-    #[error("{}: ended before the task was started", self.step())]
-    Interrupted(#[source] ProcessError),
-    /// A step of the task's setup failed.
-    #[error("{step}: {message}")]
-    Setup {
-        /// The step's name: `script`, `fork`, `setsid`, `chdir`, `stdio`, `exec`, …
-        step: String,
-        /// The system's error number.
-        errno: i32,
-        /// What happened to which path, with the system's reason.
-        message: String,
-    },
-}
-
-impl LaunchError {
-    /// The name of the step that failed, for the outcome.
-    pub fn step(&self) -> &str {
-        match self {
-            Self::Pipes(_) => "pipe",
-            Self::Spawner { .. } | Self::Interrupted(_) => "spawner",
-            Self::Setup { step, .. } => step,
-        }
-    }
-
-    /// Whether the same plan would fail again here: not found, permission, not a directory, is a
-    /// directory, bad executable format, argument list too long, read-only file system, invalid
-    /// input, name too long, too many symbolic links. Everything else may pass, and so may any failure
-    /// to write a script's file, which is the host's and not the task's.
-    pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Pipes(_) | Self::Spawner { .. } | Self::Interrupted(_) => false,
-            Self::Setup { step, errno, .. } => {
-                step != "script" && is_permanent(Errno::from_raw(*errno))
-            }
-        }
-    }
-}
-
-fn is_permanent(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::ENOENT
-            | Errno::EACCES
-            | Errno::EPERM
-            | Errno::ENOTDIR
-            | Errno::EISDIR
-            | Errno::ENOEXEC
-            | Errno::E2BIG
-            | Errno::EROFS
-            | Errno::EINVAL
-            | Errno::ENAMETOOLONG
-            | Errno::ELOOP
-    )
-}
-
-impl From<SetupFailure> for LaunchError {
-    fn from(SetupFailure { step, errno, message }: SetupFailure) -> Self {
-        Self::Setup { step, errno, message }
-    }
 }
 
 impl Spawner {
@@ -397,30 +322,4 @@ fn control() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     Ok((UnixStream::from_std(ours)?, theirs.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn setup(step: &str, errno: Errno) -> LaunchError {
-        LaunchError::Setup { step: step.to_owned(), errno: errno as i32, message: String::new() }
-    }
-
-    #[test]
-    fn errors_of_the_plan_are_permanent_and_those_of_the_host_pass() {
-        for errno in [Errno::ENOENT, Errno::EACCES, Errno::ENOTDIR, Errno::EISDIR, Errno::ENOEXEC] {
-            assert!(setup("exec", errno).is_permanent(), "{errno}");
-        }
-        for errno in [Errno::E2BIG, Errno::EROFS, Errno::EINVAL, Errno::ENAMETOOLONG, Errno::ELOOP]
-        {
-            assert!(setup("chdir", errno).is_permanent(), "{errno}");
-        }
-        for errno in
-            [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EIO, Errno::EINTR]
-        {
-            assert!(!setup("exec", errno).is_permanent(), "{errno}");
-        }
-        assert!(!setup("script", Errno::EROFS).is_permanent());
-    }
 }

@@ -8,6 +8,7 @@ mod capabilities;
 mod claim;
 mod decode;
 mod duration;
+mod feature;
 mod fields;
 pub mod isolation;
 mod json;
