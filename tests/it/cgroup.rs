@@ -133,10 +133,17 @@ impl Helper {
 
     /// The rest of the next line that has the word.
     fn said(&mut self, word: &str) -> String {
-        let lines = self.output.by_ref().lines().map_while(Result::ok);
-        let lines = lines.take_while(|line| line != "that is all");
-        let mut texts = lines.filter_map(|line| Some(line.split_once(word)?.1.to_owned()));
-        texts.next().unwrap_or_else(|| panic!("the helper has not said {word:?}"))
+        let mut heard = Vec::new();
+        for line in self.output.by_ref().lines().map_while(Result::ok) {
+            if let Some((_, text)) = line.split_once(word) {
+                return text.to_owned();
+            }
+            heard.push(line);
+            if heard.last().is_some_and(|line| line == "that is all") {
+                break;
+            }
+        }
+        panic!("the helper has not said {word:?}, but {heard:?}");
     }
 
     /// The process in its leaf, and the leaf.
@@ -179,6 +186,14 @@ fn helper() {
     let path = base.leaves().join(leaf.name());
     let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep can be started");
     fs::write(path.join("cgroup.procs"), child.id().to_string()).expect("it can be put there");
+    // In the middle of its execve it has our descriptors still, and the base's lock among them.
+    let sleeps = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it runs");
+        stat.contains("(sleep) S")
+    };
+    while !sleeps() {
+        std::thread::yield_now();
+    }
     let controllers: Vec<&str> = base.controllers().iter().copied().collect();
     println!("\ncontrollers {}", controllers.join(" "));
     let own = own_cgroup();
