@@ -28,7 +28,7 @@ pub enum LaunchError {
     /// A step of the task's setup failed.
     #[error("{step}: {message}")]
     Setup {
-        /// The step's name: `script`, `fork`, `setsid`, `chdir`, `stdio`, `exec`, …
+        /// The step's name: `fork`, `cgroup`, `namespaces`, `script`, `rlimits`, `identity`, `chdir`, `exec`, …
         step: String,
         /// The system's error number.
         errno: i32,

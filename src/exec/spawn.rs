@@ -45,7 +45,7 @@ pub struct Spawner {
 #[derive(Debug)]
 struct Shared {
     program: PathBuf,
-    /// How many spares an enclosure has.
+    /// How many spares a kind of sandbox has.
     spares: usize,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,

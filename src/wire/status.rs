@@ -306,7 +306,7 @@ pub struct Cause {
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
     /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, a step of the child's
-    /// setup such as `chdir`, `rlimit`, `exec`, or a feature of isolation that the host lacks, such as
+    /// setup such as `chdir`, `rlimits`, `exec`, or a feature of isolation that the host lacks, such as
     /// `cgroup.memory`.
     pub step: String,
     /// What happened, in a sentence.

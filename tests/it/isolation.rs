@@ -19,6 +19,7 @@ mod host;
 mod identity;
 mod inherited;
 mod landlock;
+mod mounts;
 mod programs;
 mod seccomp;
 

@@ -1,9 +1,9 @@
 //! What a task sees of the host's file systems, in a mount namespace of its own.
 //!
 //! ```text
-//! private propagation ─► all read-only ─► /tmp, /var/tmp, /dev/shm empty ─► the worker's files and
-//!    other tasks' work hidden
-//!    ─► writable and read-only paths ─► /proc of the process id namespace, its switches read-only
+//! private propagation ─► all read-only ─► /tmp, /var/tmp, /dev/shm empty
+//!    ─► the worker's files and other tasks' work hidden ─► writable and read-only paths
+//!    ─► /proc of the process id namespace, its switches read-only
 //! ```
 
 use std::collections::BTreeSet;

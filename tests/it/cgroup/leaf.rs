@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::signal::{SIGKILL, killpg};
 use nix::unistd::Pid;
+use runlane::exec::ExitStatus;
 use runlane::exec::cgroup::{Leaf, LeafUsage};
 use runlane::task::{CgroupLimits, CpuMax};
 
@@ -27,6 +28,28 @@ fn a_process_joins_its_leaf() {
     let end = format!("/{}/{name}", tree.path().file_name().expect("a name").display());
     let own = cgroup.split(' ').find(|line| line.starts_with("0::")).expect("it has a cgroup");
     assert!(own.ends_with(&end), "{own}");
+}
+
+#[tokio::test]
+async fn a_task_that_leaves_and_removes_its_leaf_keeps_its_end_and_nothing_of_it_stays() {
+    let Some(tree) = Tree::new() else { return };
+    let mark = Mark::new();
+    let root = tempfile::tempdir().expect("there is room");
+    // Root may, and a plain user whose the cgroups are.
+    let leave = format!(
+        "leaf={t}/$(basename $(sed -n s/^0:://p /proc/self/cgroup)); \
+         echo $$ > {t}/cgroup.procs && rmdir $leaf && exit 3",
+        t = tree.path().display()
+    );
+    let mut plan = crate::process::sh(&mark, &leave);
+    plan.sandbox.enclosure.cgroup = Some(tree.path().to_owned());
+    plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
+    let run = crate::process::run(&mark, &plan).await;
+    assert_eq!(run.exit.status, ExitStatus::Exited(3), "{}", run.stderr);
+    until("its work directory is removed", || {
+        fs::read_dir(root.path()).expect("it is there").count() == 0
+    })
+    .await;
 }
 
 #[test]

@@ -207,6 +207,25 @@ async fn hidden_files_and_directories_are_empty() {
 }
 
 #[tokio::test]
+async fn other_workers_work_directories_are_hidden_with_the_root_that_all_share() {
+    let mark = Mark::new();
+    let root = tempfile::tempdir().unwrap();
+    let (own, other) = (root.path().join("own"), root.path().join("other"));
+    std::fs::create_dir(&own).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    let script = format!("ls {}; touch f && echo writable", root.path().display());
+    for (hidden, seen) in [(vec![root.path().to_owned()], "own"), (Vec::new(), "other\nown")] {
+        let enclosure = Enclosure {
+            work_root: Some(own.clone()),
+            ..mounts(Mounts { hidden, read_only_root: true, ..Mounts::default() })
+        };
+        let plan = LaunchPlan { cwd: None, ..enclosed(&mark, enclosure, &script) };
+        let run = run(&mark, &plan).await;
+        assert_eq!(run.stdout, format!("{seen}\nwritable\n"), "{}", run.stderr);
+    }
+}
+
+#[tokio::test]
 async fn in_a_strict_enclosure_the_kernels_switches_are_read_only() {
     let mark = Mark::new();
     let mut enclosure = mounts(Mounts { read_only_root: true, ..Mounts::default() });

@@ -55,6 +55,11 @@ async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     until("the spawner is gone", || !is_alive(spawner_pid)).await;
 }
 
+/// The task-inits that wait for a task, beside that of the leader.
+fn spares(spawner: i32, leader: i32) -> Vec<i32> {
+    children(spawner).into_iter().filter(|init| *init != parent(leader)).collect()
+}
+
 #[tokio::test]
 async fn spares_wait_for_the_next_tasks_and_end_with_the_last_handle() {
     let mark = Mark::new();
@@ -63,9 +68,7 @@ async fn spares_wait_for_the_next_tasks_and_end_with_the_last_handle() {
     let first = spawner.launch(&plan).await.expect("sh can be launched");
     let spawner_pid = parent(parent(first.pid));
     spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
-    let spares = || -> Vec<i32> {
-        children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
-    };
+    let spares = || spares(spawner_pid, first.pid);
     until("two task-inits wait, with a leader each", || {
         spares().len() == 2 && spares().iter().all(|init| children(*init).len() == 1)
     })
@@ -88,16 +91,16 @@ async fn a_spare_that_died_while_it_waited_costs_no_task() {
     let first = spawner.launch(&plan).await.expect("sh can be launched");
     let spawner_pid = parent(parent(first.pid));
     spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
-    let spares = || -> Vec<i32> {
-        children(spawner_pid).into_iter().filter(|init| *init != parent(first.pid)).collect()
-    };
+    let spares = || spares(spawner_pid, first.pid);
     until("the spares are there", || spares().iter().flat_map(|init| children(*init)).count() == 2)
         .await;
     // A leader of one, and the task-init of the other.
     let dead = spares();
-    kill(children(dead[0])[0]);
+    let leaders: Vec<i32> = dead.iter().flat_map(|init| children(*init)).collect();
+    kill(leaders[0]);
     kill(dead[1]);
-    until("both are gone", || dead.iter().all(|init| !is_alive(*init))).await;
+    // A leader outlives its task-init by a moment, in which it still holds the socket.
+    until("all are gone", || dead.iter().chain(&leaders).all(|pid| !is_alive(*pid))).await;
     for _ in 0..3 {
         let launched = spawner.launch(&plan).await.expect("another is forked");
         drop(launched.process);
