@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{AttemptEnd, EndedRun};
 use super::claim::{Taken, finished};
-use super::shared::Shared;
+use super::shared::{self, Shared};
 use super::stop;
 use crate::client::schedule::schedule;
 use crate::exec::{self, ExitStatus, Stop};
@@ -282,7 +282,7 @@ fn judge(
             let permanent = error.is_permanent();
             outcome.error = Some(ErrorDetail {
                 step: error.step().to_owned(),
-                message: error.to_string(),
+                message: shared::chain(&error),
                 problems: Vec::new(),
             });
             if permanent {
@@ -294,7 +294,7 @@ fn judge(
         AttemptEnd::Broken(error) => {
             outcome.error = Some(ErrorDetail {
                 step: "supervise".into(),
-                message: error.to_string(),
+                message: shared::chain(&error),
                 problems: Vec::new(),
             });
             if error.may_be_alive() {

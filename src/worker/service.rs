@@ -6,7 +6,8 @@
 
 use tokio::task::JoinSet;
 
-use crate::client::{Client, SubmitError};
+use super::shared;
+use crate::client::Client;
 use crate::nats::service::{Service, ServiceInfo, ServiceRequest};
 use crate::nats::{Bus, BusError};
 use crate::task;
@@ -43,7 +44,9 @@ async fn answer(client: Client, request: ServiceRequest) {
     let reply = match task::parse_submission(request.payload()) {
         Ok(spec) => match client.submit(spec).await {
             Ok(submission) => SubmitReply::Accepted(submission.task),
-            Err(error) => SubmitReply::Refused { error: chain(&error), problems: Vec::new() },
+            Err(error) => {
+                SubmitReply::Refused { error: shared::chain(&error), problems: Vec::new() }
+            }
         },
         Err(problems) => SubmitReply::Refused { error: "the spec is not valid".into(), problems },
     };
@@ -51,14 +54,4 @@ async fn answer(client: Client, request: ServiceRequest) {
     if let Err(error) = request.reply(payload.into()).await {
         tracing::debug!(%error, "a submission was not answered; asking again is harmless with an id");
     }
-}
-
-fn chain(error: &SubmitError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -76,3 +76,14 @@ impl Shared {
         metrics::retried(runner);
     }
 }
+
+/// The error and what caused it, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
