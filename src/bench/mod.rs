@@ -1,0 +1,48 @@
+//! Measures how fast runlane is where it runs, each figure beside the limit of the same machine in the
+//! same minutes.
+//!
+//! ```text
+//!   Site: a server, a namespace and a worker process        limits: bare spawns, a pipe, a round trip
+//!     │                                                        │
+//!     └──► throughput, latency, … ◄── in turns, round by round ┘
+//!                   │
+//!                   ▼
+//!                Report: medians over the rounds, with their spread
+//! ```
+//!
+//! Every guarantee is on in what is measured: tasks go through a real nats-server with file storage and
+//! a real worker, and each ends with a stored outcome. Nothing here prints; `runlane bench` does.
+//!
+//! | file | has |
+//! |---|---|
+//! | `site`, `worker` | where it runs: server, namespace, worker process; all of it ends with the site |
+//! | `helper` | small processes of this program that the limits are measured with |
+//! | `limits` | what the machine can do without runlane |
+//! | `throughput`, `latency` | the scenarios |
+//! | `proc`, `facts`, `stats` | CPU times from /proc, the machine, medians |
+//! | `report` | what is handed out, as it stands in JSON |
+
+mod error;
+mod facts;
+pub mod helper;
+mod latency;
+mod limits;
+mod proc;
+mod report;
+mod site;
+mod stats;
+mod throughput;
+mod worker;
+
+pub use error::BenchError;
+pub use facts::{Facts, Machine};
+pub use latency::{Latency, LatencyOptions, latency};
+pub use limits::{Limits, LimitsOptions, limits};
+pub use report::{FORMAT, Report};
+pub use site::{Place, Site, SiteOptions};
+pub use stats::Spread;
+pub use throughput::{CpuMsPerTask, Throughput, ThroughputOptions, throughput};
+pub use worker::WorkerCommand;
+
+/// Told what is being measured now, for a person who waits.
+pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);

@@ -1,0 +1,329 @@
+//! Where it is measured: a server, a namespace, and a worker; and their end.
+//!
+//! | place | server | namespace | worker |
+//! |---|---|---|---|
+//! | private | started here, file storage in a temporary directory | `bench` | started here |
+//! | server | the configured one | `bench-…`, removed at the end | started here |
+//! | workers | the configured one | the configured one | those that are there |
+//!
+//! A site is opened step by step and keeps what is there, so that [`Site::close`] ends all of it also
+//! after a step that failed or was broken off. Dropping it kills the processes and removes the directory,
+//! but leaves the streams on a server that isn't its own.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::worker::{WorkerCommand, WorkerProcess};
+use super::{BenchError, Facts, Machine};
+use crate::client::Client;
+use crate::devserver::{DevServer, DevServerOptions};
+use crate::nats::settings::ServerUrl;
+use crate::nats::{Bus, BusError, ConnectSettings, connect};
+use crate::wire::{LaneId, Namespace, Subjects, WorkerId};
+
+/// How long a worker may take to say that it is there.
+const START_TIME: Duration = Duration::from_secs(30);
+/// How long the queue may take to be empty after the last outcome.
+const SETTLE_TIME: Duration = Duration::from_secs(30);
+
+/// Where it is measured.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// On a server of its own.
+    Private {
+        /// The nats-server to start.
+        nats_server: PathBuf,
+    },
+    /// On a server that is there, in a namespace of its own.
+    Server(ConnectSettings),
+    /// On a server, in a namespace, and by workers that are there.
+    Workers(ConnectSettings, Namespace),
+}
+
+impl Place {
+    /// Its name in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Private { .. } => "private",
+            Self::Server(_) => "server",
+            Self::Workers(..) => "workers",
+        }
+    }
+}
+
+/// How a site is opened.
+#[derive(Debug, Clone)]
+pub struct SiteOptions {
+    /// Where.
+    pub place: Place,
+    /// How workers are started.
+    pub worker: WorkerCommand,
+}
+
+/// A server, a namespace and a worker; see the module's documentation.
+pub struct Site {
+    options: SiteOptions,
+    machine: Machine,
+    date: jiff::Timestamp,
+    dir: TempDir,
+    server: Option<DevServer>,
+    connection: Option<Connection>,
+    worker: Option<WorkerProcess>,
+    workers_started: usize,
+}
+
+struct Connection {
+    client: Client,
+    connected: crate::nats::Connected,
+}
+
+impl Site {
+    /// Makes a site that has nothing yet but a directory.
+    ///
+    /// # Errors
+    /// There is no directory.
+    pub fn new(options: SiteOptions) -> Result<Self, BenchError> {
+        let machine = Machine::here();
+        let dir = tempfile::Builder::new().prefix("runlane-bench-").tempdir();
+        Ok(Self {
+            options,
+            machine,
+            date: jiff::Timestamp::now(),
+            dir: dir.map_err(BenchError::Directory)?,
+            server: None,
+            connection: None,
+            worker: None,
+            workers_started: 0,
+        })
+    }
+
+    /// Starts the server if it is to be its own, and connects.
+    ///
+    /// # Errors
+    /// The server can't be started or reached.
+    pub async fn open(&mut self) -> Result<(), BenchError> {
+        let (settings, namespace) = match self.options.place.clone() {
+            Place::Private { nats_server } => {
+                let options = DevServerOptions::new(nats_server, self.dir.path().join("nats"));
+                let server = DevServer::start(options).await?;
+                let servers = vec![ServerUrl::new(server.url())];
+                self.server = Some(server);
+                (ConnectSettings { servers, ..ConnectSettings::default() }, own_namespace())
+            }
+            Place::Server(settings) => (settings, own_namespace()),
+            Place::Workers(settings, namespace) => (settings, namespace),
+        };
+        let connected = connect(&settings).await?;
+        let bus = Bus::over(&connected, Subjects::new(namespace));
+        self.connection = Some(Connection { client: Client::new(bus), connected });
+        Ok(())
+    }
+
+    /// The client. The site is open.
+    pub fn client(&self) -> &Client {
+        &self.connection.as_ref().expect("the site was opened").client
+    }
+
+    pub(super) fn bus(&self) -> &Bus {
+        self.client().bus()
+    }
+
+    /// Starts a worker with so many places, if workers are its own, and returns when it has said that it
+    /// is there. The worker before ends.
+    ///
+    /// # Errors
+    /// The worker ends, or does not come.
+    pub(super) async fn start_worker(&mut self, capacity: usize) -> Result<(), BenchError> {
+        if let Place::Workers(..) = self.options.place {
+            return Ok(());
+        }
+        self.stop_worker().await;
+        self.workers_started += 1;
+        let name = format!("bench-{}", self.workers_started).parse().expect("it is a name");
+        let command = self.worker_command();
+        let worker = WorkerProcess::start(&command, self.dir.path(), name, capacity)?;
+        let worker = self.worker.insert(worker);
+        let client = &self.connection.as_ref().expect("the site was opened").client;
+        let deadline = Instant::now() + START_TIME;
+        while !is_there(client, &worker.name).await {
+            worker.check()?;
+            if Instant::now() > deadline {
+                return Err(worker.failed(format!("was not ready after {START_TIME:?}")));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// The command with the site's own server and namespace.
+    fn worker_command(&self) -> WorkerCommand {
+        let mut command = self.options.worker.clone();
+        let mut set = |name: &str, value: OsString| command.env.push((name.into(), Some(value)));
+        let namespace = self.bus().subjects().namespace().to_string();
+        set("RUNLANE_NAMESPACE", namespace.into());
+        set("XDG_STATE_HOME", self.dir.path().join("state").into());
+        if let Some(server) = &self.server {
+            set("RUNLANE_SERVER", server.url().into());
+        }
+        command
+    }
+
+    /// The worker's name; none: it isn't the site's own.
+    pub(super) fn worker_name(&self) -> Option<WorkerId> {
+        self.worker.as_ref().map(|worker| worker.name.clone())
+    }
+
+    /// The worker's process; none: it isn't the site's own.
+    pub(super) fn worker_pid(&self) -> Option<u32> {
+        self.worker.as_ref().map(|worker| worker.pid)
+    }
+
+    /// The process that forks the worker's task-inits.
+    pub(super) fn spawner_pid(&self) -> Option<u32> {
+        self.worker.as_ref().and_then(WorkerProcess::spawner)
+    }
+
+    /// The server's process; none: it isn't the site's own.
+    pub(super) fn server_pid(&self) -> Option<u32> {
+        self.server.as_ref().map(DevServer::pid)
+    }
+
+    /// An error if the worker has ended.
+    pub(super) fn check_worker(&mut self) -> Result<(), BenchError> {
+        self.worker.as_mut().map_or(Ok(()), WorkerProcess::check)
+    }
+
+    /// Waits until the default lane has nothing more that waits or runs: acks come after outcomes.
+    pub(super) async fn settle(&self) -> Result<(), BenchError> {
+        let deadline = Instant::now() + SETTLE_TIME;
+        loop {
+            let lane = LaneId::default_lane();
+            let info = crate::nats::topology::lane_info(self.bus(), &lane).await?;
+            let missing = info.num_pending + info.num_ack_pending;
+            if missing == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+                return Err(BenchError::Missing { missing, patience: SETTLE_TIME });
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What is known of the place.
+    pub async fn facts(&self) -> Facts {
+        let queue = match &self.connection {
+            Some(_) => stream(self.bus(), &self.bus().subjects().queue_stream()).await.ok(),
+            None => None,
+        };
+        let version = self.connection.as_ref().map(|c| c.connected.version.to_string());
+        let isolation = match &self.connection {
+            Some(connection) => presets(&connection.client).await,
+            None => None,
+        };
+        Facts {
+            runlane_version: env!("CARGO_PKG_VERSION").to_owned(),
+            nats_server_version: version,
+            against: self.options.place.name().to_owned(),
+            isolation,
+            storage: queue.as_ref().map(|queue| queue.storage.clone()),
+            replicas: queue.as_ref().map(|queue| queue.num_replicas),
+            date: self.date,
+            machine: self.machine.clone(),
+        }
+    }
+
+    async fn stop_worker(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.stop().await;
+        }
+    }
+
+    /// Ends all that it started, and removes its namespace from a server that stays.
+    ///
+    /// # Errors
+    /// Streams are left on the server, or the private server did not end.
+    pub async fn close(mut self) -> Result<(), BenchError> {
+        self.stop_worker().await;
+        let removed = match (&self.connection, &self.options.place) {
+            (Some(connection), Place::Server(_)) => remove_streams(connection.client.bus()).await,
+            (Some(_), Place::Private { .. } | Place::Workers(..)) | (None, _) => Ok(()),
+        };
+        if let Some(connection) = self.connection.take() {
+            // Else the library complains of a lost connection. Nobody waits for what it still sends.
+            drop(connection.connected.client.drain().await);
+        }
+        if let Some(server) = self.server.take() {
+            server.stop().await?;
+        }
+        Ok(removed?)
+    }
+}
+
+/// A namespace that nobody else has.
+fn own_namespace() -> Namespace {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("bench-{}", &random[..12]).parse().expect("letters, digits and -")
+}
+
+async fn is_there(client: &Client, name: &WorkerId) -> bool {
+    // The streams are made by the worker: until then there is nothing to read.
+    let Ok(list) = client.workers().await else { return false };
+    list.workers.iter().any(|worker| worker.worker == *name && !worker.lanes.is_empty())
+}
+
+/// The presets of the runners that are there, each once.
+async fn presets(client: &Client) -> Option<String> {
+    let workers = client.workers().await.ok()?.workers;
+    let runners = workers.iter().flat_map(|worker| &worker.runners);
+    let presets: BTreeSet<String> = runners.map(|runner| runner.isolation.to_string()).collect();
+    let presets: Vec<String> = presets.into_iter().collect();
+    (!presets.is_empty()).then(|| presets.join(", "))
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamConfig {
+    storage: String,
+    num_replicas: u64,
+}
+
+async fn stream(bus: &Bus, name: &str) -> Result<StreamConfig, BusError> {
+    #[derive(Deserialize)]
+    struct Info {
+        config: StreamConfig,
+    }
+    let info: Info = bus.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await?;
+    Ok(info.config)
+}
+
+/// Removes the streams of a namespace.
+async fn remove_streams(bus: &Bus) -> Result<(), BusError> {
+    let subjects = bus.subjects();
+    let kv = |bucket: String| crate::nats::topology::kv_stream(&bucket);
+    let names = [
+        subjects.queue_stream(),
+        subjects.tasks_stream(),
+        subjects.output_stream(),
+        subjects.schedule_stream(),
+        kv(subjects.lanes_bucket()),
+        kv(subjects.slots_bucket()),
+        kv(subjects.workers_bucket()),
+    ];
+    let mut done = Ok(());
+    for name in names {
+        let what = format!("STREAM.DELETE.{name}");
+        match bus.api::<serde_json::Value>(&what, &serde_json::json!({})).await {
+            // 10059: stream not found.
+            Ok(_) | Err(BusError::Refused { code: 10_059, .. }) => {}
+            Err(error) => done = Err(error),
+        }
+    }
+    done
+}

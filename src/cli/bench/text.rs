@@ -1,0 +1,168 @@
+//! Reports for people: one table, aligned or in Markdown.
+
+use super::super::table::Table;
+use crate::bench::{Facts, Report, Spread};
+
+/// A line of a report.
+struct Line {
+    what: String,
+    median: String,
+    spread: String,
+    ratio: String,
+}
+
+/// Facts and an aligned table.
+pub(super) fn plain(report: &Report) -> String {
+    let mut table = Table::new(["FIGURE", "MEDIAN", "MIN - MAX", "RATIO"]);
+    for line in lines(report) {
+        table.row([line.what, line.median, line.spread, line.ratio]);
+    }
+    format!("{}\n{}", facts(&report.facts, report.rounds).join("\n"), table.render())
+}
+
+/// The same in Markdown.
+pub(super) fn markdown(report: &Report) -> String {
+    let facts: Vec<String> =
+        facts(&report.facts, report.rounds).iter().map(|fact| format!("* {fact}\n")).collect();
+    let rows: Vec<String> = lines(report)
+        .iter()
+        .map(|l| format!("| {} | {} | {} | {} |\n", l.what, l.median, l.spread, l.ratio))
+        .collect();
+    format!(
+        "{}\n| figure | median | min - max | ratio |\n|---|---|---|---|\n{}",
+        facts.concat(),
+        rows.concat()
+    )
+}
+
+fn facts(facts: &Facts, rounds: usize) -> Vec<String> {
+    let machine = &facts.machine;
+    let mut lines = vec![
+        format!("runlane {}, {rounds} rounds, {}", facts.runlane_version, facts.date),
+        format!("{}, {} cores, Linux {}", machine.cpu_model, machine.cores, machine.kernel),
+    ];
+    if let Some(version) = &facts.nats_server_version {
+        let storage = facts.storage.as_deref().map(|it| format!(", {it} storage"));
+        let isolation = facts.isolation.as_deref().map(|it| format!(", isolation {it}"));
+        lines.push(format!(
+            "nats-server {version} ({}){}{}",
+            facts.against,
+            storage.unwrap_or_default(),
+            isolation.unwrap_or_default()
+        ));
+    }
+    let [one, five, fifteen] = machine.load_average;
+    let busy = if machine.busy { ": something else ran here" } else { "" };
+    lines.push(format!("load average at the start {one:.2} {five:.2} {fifteen:.2}{busy}"));
+    lines
+}
+
+fn lines(report: &Report) -> Vec<Line> {
+    let mut lines = Vec::new();
+    limits(report, &mut lines);
+    throughput(report, &mut lines);
+    latency(report, &mut lines);
+    lines
+}
+
+fn limits(report: &Report, lines: &mut Vec<Line>) {
+    let Some(limits) = &report.limits else { return };
+    let each = format!("bare spawns, {} at once", limits.spawners);
+    lines.push(line(&each, &limits.spawns_per_second, "/s"));
+    lines.push(line("  CPU time of each", &limits.spawn_cpu_ms, " ms"));
+    lines.push(line("one bare spawn, idle, p50", &limits.idle_spawn_p50_ms, " ms"));
+    lines.push(line("  p99", &limits.idle_spawn_p99_ms, " ms"));
+    lines.push(line("pipe", &limits.pipe_megabytes_per_second, " MB/s"));
+    if let Some(trip) = &limits.nats_round_trip_p50_ms {
+        lines.push(line("NATS round trip, p50", trip, " ms"));
+    }
+    if let Some(trip) = &limits.nats_round_trip_p99_ms {
+        lines.push(line("  p99", trip, " ms"));
+    }
+}
+
+fn throughput(report: &Report, lines: &mut Vec<Line>) {
+    for measured in &report.throughput {
+        let at = match measured.concurrency {
+            Some(concurrency) => format!("tasks, concurrency {concurrency}"),
+            None => "tasks, by the workers that are there".to_owned(),
+        };
+        let tasks = line(&at, &measured.tasks_per_second, "/s");
+        lines.push(tasks.ratio(&measured.of_limit, " of the limit"));
+        lines.push(line(
+            "  bare spawns in the same minute",
+            &measured.limit_spawns_per_second,
+            "/s",
+        ));
+        let cpu = &measured.cpu_ms_per_task;
+        let total = line("  CPU time of each", &cpu.total, " ms");
+        let spawn = &measured.limit_spawn_cpu_ms;
+        let times = format!("{}× a bare spawn", number(cpu.total.median / spawn.median));
+        lines.push(Line { ratio: times, ..total });
+        for (name, part) in [
+            ("    worker", &cpu.worker),
+            ("    supervisors and tasks", &cpu.supervisors_and_tasks),
+            ("    nats-server", &cpu.nats_server),
+            ("    this client", &cpu.client),
+        ] {
+            lines.extend(part.as_ref().map(|part| line(name, part, " ms")));
+        }
+    }
+}
+
+fn latency(report: &Report, lines: &mut Vec<Line>) {
+    let Some(latency) = &report.latency else { return };
+    let times = &latency.times_spawn;
+    let spawn = " bare spawns";
+    lines.push(line("one bare spawn, in between, p50", &latency.spawn_p50_ms, " ms"));
+    lines.push(line("  p99", &latency.spawn_p99_ms, " ms"));
+    let p50 = line("submit to outcome, p50", &latency.outcome_p50_ms, " ms");
+    lines.push(p50.ratio(&times.outcome_p50, spawn));
+    let p99 = line("  p99", &latency.outcome_p99_ms, " ms");
+    lines.push(p99.ratio(&times.outcome_p99, spawn));
+    lines.push(line("  max", &latency.outcome_max_ms, " ms"));
+    let p50 = line("submit to first byte, p50", &latency.first_byte_p50_ms, " ms");
+    lines.push(p50.ratio(&times.first_byte_p50, spawn));
+    let p99 = line("  p99", &latency.first_byte_p99_ms, " ms");
+    lines.push(p99.ratio(&times.first_byte_p99, spawn));
+    let followed = &latency.followed_outcome_p50_ms;
+    lines.push(line("submit to the follower's outcome, p50", followed, " ms"));
+}
+
+fn line(what: &str, figure: &Spread, unit: &str) -> Line {
+    Line {
+        what: what.to_owned(),
+        median: format!("{}{unit}", number(figure.median)),
+        spread: format!("{} - {}", number(figure.min), number(figure.max)),
+        ratio: String::new(),
+    }
+}
+
+impl Line {
+    fn ratio(self, figure: &Spread, of: &str) -> Self {
+        let [median, min, max] = [figure.median, figure.min, figure.max].map(number);
+        Self { ratio: format!("{median}{of} ({min} - {max})"), ..self }
+    }
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        value if value >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_digits_that_count() {
+        let texts = [3412.7, 99.96, 12.34, 1.234, 0.1234].map(number);
+        assert_eq!(texts, ["3413", "100.0", "12.3", "1.23", "0.123"]);
+    }
+}
