@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::client::{CancelError, ControlError, SubmitError};
 use crate::devserver::DevServerError;
+use crate::nats::topology::TopologyError;
 use crate::nats::{BusError, ConnectError};
 use crate::wire::{Phase, TaskId};
 
@@ -42,6 +43,9 @@ pub enum BenchError {
     /// A request failed.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// Streams or lanes can't be made.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// A task could not be queued.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -68,6 +72,16 @@ pub enum BenchError {
         phase: Phase,
         /// What its outcome says.
         why: Option<String>,
+    },
+    /// Output is not what its task wrote.
+    #[error(
+        "the output that was read is not what was written: byte {offset}, or one after it, {wrong}"
+    )]
+    Output {
+        /// Where the wrong chunk begins.
+        offset: u64,
+        /// What is wrong.
+        wrong: &'static str,
     },
     /// A file in /proc can't be read.
     #[error("{what} can't be read from /proc")]

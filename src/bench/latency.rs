@@ -142,9 +142,9 @@ async fn measure_round(
         sleep(PAUSE).await;
         spawn.push(probe.once().await?);
         sleep(PAUSE).await;
-        outcome.push(within(lone.to_outcome()).await?);
+        outcome.push(within(lone.until_outcome()).await?);
         sleep(PAUSE).await;
-        let (first, last) = within(lone.to_first_byte()).await?;
+        let (first, last) = within(lone.until_first_byte()).await?;
         first_byte.push(first);
         followed.push(last);
     }
@@ -177,7 +177,7 @@ impl Lone {
         spec
     }
 
-    async fn to_outcome(&mut self) -> Result<Duration, BenchError> {
+    async fn until_outcome(&mut self) -> Result<Duration, BenchError> {
         let spec = self.task(TRUE, &[]);
         let start = Instant::now();
         let submission = self.submitter.submit(spec).await?;
@@ -198,7 +198,7 @@ impl Lone {
 
     /// As `runlane run` does it: submit, then follow. Returns the times to the first byte and to the
     /// outcome.
-    async fn to_first_byte(&mut self) -> Result<(Duration, Duration), BenchError> {
+    async fn until_first_byte(&mut self) -> Result<(Duration, Duration), BenchError> {
         let spec = self.task("/bin/echo", &["x"]);
         let start = Instant::now();
         let submission = self.submitter.submit(spec).await?;

@@ -18,29 +18,37 @@
 //! | `site`, `worker` | where it runs: server, namespace, worker process; all of it ends with the site |
 //! | `helper` | small processes of this program that the limits are measured with |
 //! | `limits` | what the machine can do without runlane |
-//! | `throughput`, `latency` | the scenarios |
-//! | `proc`, `facts`, `stats` | CPU times from /proc, the machine, medians |
+//! | `throughput`, `latency`, `output`, `cancel`, `submit`, `idle` | the scenarios |
+//! | `proc`, `facts`, `stats` | CPU times and memory from /proc, the machine, medians |
 //! | `report` | what is handed out, as it stands in JSON |
 
+mod cancel;
 mod error;
 mod facts;
 pub mod helper;
+mod idle;
 mod latency;
 mod limits;
+mod output;
 mod proc;
 mod report;
 mod site;
 mod stats;
+mod submit;
 mod throughput;
 mod worker;
 
+pub use cancel::{CancelBenchOptions, CancelTimes, cancel};
 pub use error::BenchError;
 pub use facts::{Facts, Machine};
+pub use idle::{Idle, IdleOptions, idle};
 pub use latency::{Latency, LatencyOptions, latency};
 pub use limits::{Limits, LimitsOptions, limits};
+pub use output::{Output, OutputOptions, output};
 pub use report::{FORMAT, Report};
 pub use site::{Place, Site, SiteOptions};
 pub use stats::Spread;
+pub use submit::{SubmitBenchOptions, SubmitRate, submit};
 pub use throughput::{CpuMsPerTask, Throughput, ThroughputOptions, throughput};
 pub use worker::WorkerCommand;
 

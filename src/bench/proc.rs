@@ -6,6 +6,8 @@ use std::time::Duration;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use super::facts::kib;
+
 /// CPU time of a process, all its threads, also those that have ended. None: it is gone, or another
 /// user's and hidden.
 pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
@@ -35,6 +37,41 @@ pub(super) fn children_named(parent: u32, name: &str) -> Vec<u32> {
 /// Whether a process is there and no zombie.
 pub(super) fn is_alive(pid: u32) -> bool {
     Stat::of(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// A process and its descendants, with their names.
+pub(super) fn tree(root: u32) -> Vec<(u32, String)> {
+    let all: Vec<(u32, Stat)> = pids().filter_map(|pid| Some((pid, Stat::of(pid)?))).collect();
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        found.extend(
+            all.iter().find(|(pid, _)| *pid == parent).map(|(_, s)| (parent, s.name.clone())),
+        );
+        parents.extend(all.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid));
+    }
+    found
+}
+
+/// Resident memory of a process, what it shares being divided by the number of those that share it.
+pub(super) fn pss_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    kib(&text, "Pss").map(|kib| kib * 1024)
+}
+
+/// Resident memory of a process.
+pub(super) fn rss_bytes(pid: u32) -> Option<u64> {
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS").map(|kib| kib * 1024)
+}
+
+/// The most resident memory that a process ever had, or since the peak was reset.
+pub(super) fn peak_memory_bytes(pid: u32) -> Option<u64> {
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM").map(|kib| kib * 1024)
+}
+
+/// Begins to look for this process's peak memory anew (proc_pid_clear_refs(5)).
+pub(super) fn reset_peak_memory() -> Option<()> {
+    fs::write("/proc/self/clear_refs", "5").ok()
 }
 
 /// All process ids.
@@ -85,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_cpu_time() {
+    fn this_process_uses_cpu_time_and_memory() {
         let own = std::process::id();
         let before = cpu_time(own).expect("it runs");
         let mut sum = 0u64;
@@ -93,6 +130,8 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(is_alive(own));
-        assert!(pids().any(|pid| pid == own));
+        assert!(tree(own).iter().any(|(pid, _)| *pid == own));
+        let (pss, rss) = (pss_bytes(own).expect("it runs"), rss_bytes(own).expect("it runs"));
+        assert!(pss > 0 && rss > 0 && peak_memory_bytes(own).expect("it runs") > 0);
     }
 }

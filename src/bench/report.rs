@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Latency, Limits, Throughput};
+use super::{CancelTimes, Facts, Idle, Latency, Limits, Output, SubmitRate, Throughput};
 
 /// The version of the report's shape. Fields may be added without a new one.
 pub const FORMAT: u32 = 1;
@@ -27,11 +27,34 @@ pub struct Report {
     /// One task at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// Output to one live reader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+    /// From a cancel call to the death of all processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<CancelTimes>,
+    /// Many submissions at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submit: Option<SubmitRate>,
+    /// What a worker takes that has nothing to do, or whose tasks do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
 }
 
 impl Report {
     /// A report without figures.
     pub fn new(facts: Facts, rounds: usize) -> Self {
-        Self { format: FORMAT, facts, rounds, limits: None, throughput: Vec::new(), latency: None }
+        Self {
+            format: FORMAT,
+            facts,
+            rounds,
+            limits: None,
+            throughput: Vec::new(),
+            latency: None,
+            output: None,
+            cancel: None,
+            submit: None,
+            idle: None,
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::{BenchError, Facts, Machine};
 use crate::client::Client;
 use crate::devserver::{DevServer, DevServerOptions};
 use crate::nats::settings::ServerUrl;
-use crate::nats::{Bus, BusError, ConnectSettings, connect};
+use crate::nats::{Bus, BusError, ConnectSettings, connect, topology};
 use crate::wire::{LaneId, Namespace, Subjects, WorkerId};
 
 /// How long a worker may take to say that it is there.
@@ -74,7 +74,7 @@ pub struct Site {
     dir: TempDir,
     server: Option<DevServer>,
     connection: Option<Connection>,
-    worker: Option<WorkerProcess>,
+    workers: Vec<WorkerProcess>,
     workers_started: usize,
 }
 
@@ -98,7 +98,7 @@ impl Site {
             dir: dir.map_err(BenchError::Directory)?,
             server: None,
             connection: None,
-            worker: None,
+            workers: Vec::new(),
             workers_started: 0,
         })
     }
@@ -135,21 +135,27 @@ impl Site {
     }
 
     /// Starts a worker with so many places, if workers are its own, and returns when it has said that it
-    /// is there. The worker before ends.
+    /// is there. The workers before end.
     ///
     /// # Errors
     /// The worker ends, or does not come.
     pub(super) async fn start_worker(&mut self, capacity: usize) -> Result<(), BenchError> {
+        self.stop_workers().await;
+        self.add_worker(capacity).await
+    }
+
+    /// Starts one more worker.
+    pub(super) async fn add_worker(&mut self, capacity: usize) -> Result<(), BenchError> {
         if let Place::Workers(..) = self.options.place {
             return Ok(());
         }
-        self.stop_worker().await;
         self.workers_started += 1;
         let name = format!("bench-{}", self.workers_started).parse().expect("it is a name");
         let command = self.worker_command();
         let worker = WorkerProcess::start(&command, self.dir.path(), name, capacity)?;
-        let worker = self.worker.insert(worker);
+        self.workers.push(worker);
         let client = &self.connection.as_ref().expect("the site was opened").client;
+        let worker = self.workers.last_mut().expect("one was pushed");
         let deadline = Instant::now() + START_TIME;
         while !is_there(client, &worker.name).await {
             worker.check()?;
@@ -157,6 +163,17 @@ impl Site {
                 return Err(worker.failed(format!("was not ready after {START_TIME:?}")));
             }
             sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Copies the worker's program, for this site: memory that a worker shares with the program of the
+    /// bench, because they are the same file, would count only by half.
+    pub(super) fn separate_program(&mut self) -> Result<(), BenchError> {
+        let copy = self.dir.path().join("runlane");
+        if self.options.worker.program != copy {
+            std::fs::copy(&self.options.worker.program, &copy).map_err(BenchError::Spawn)?;
+            self.options.worker.program = copy;
         }
         Ok(())
     }
@@ -174,19 +191,19 @@ impl Site {
         command
     }
 
-    /// The worker's name; none: it isn't the site's own.
-    pub(super) fn worker_name(&self) -> Option<WorkerId> {
-        self.worker.as_ref().map(|worker| worker.name.clone())
+    /// The workers' names; none, if they are not the site's own.
+    pub(super) fn worker_names(&self) -> Vec<WorkerId> {
+        self.workers.iter().map(|worker| worker.name.clone()).collect()
     }
 
-    /// The worker's process; none: it isn't the site's own.
-    pub(super) fn worker_pid(&self) -> Option<u32> {
-        self.worker.as_ref().map(|worker| worker.pid)
+    /// The workers' processes, in the same way.
+    pub(super) fn worker_pids(&self) -> Vec<u32> {
+        self.workers.iter().map(|worker| worker.pid).collect()
     }
 
-    /// The process that forks the worker's task-inits.
-    pub(super) fn spawner_pid(&self) -> Option<u32> {
-        self.worker.as_ref().and_then(WorkerProcess::spawner)
+    /// The processes that fork the workers' task-inits.
+    pub(super) fn spawner_pids(&self) -> Vec<u32> {
+        self.workers.iter().filter_map(WorkerProcess::spawner).collect()
     }
 
     /// The server's process; none: it isn't the site's own.
@@ -194,9 +211,40 @@ impl Site {
         self.server.as_ref().map(DevServer::pid)
     }
 
-    /// An error if the worker has ended.
-    pub(super) fn check_worker(&mut self) -> Result<(), BenchError> {
-        self.worker.as_mut().map_or(Ok(()), WorkerProcess::check)
+    /// An error if a worker has ended.
+    pub(super) fn check_workers(&mut self) -> Result<(), BenchError> {
+        self.workers.iter_mut().try_for_each(WorkerProcess::check)
+    }
+
+    /// Ends the worker, and makes sure that the streams are there.
+    pub(super) async fn without_worker(&mut self) -> Result<(), BenchError> {
+        self.stop_workers().await;
+        if !matches!(self.options.place, Place::Workers(..)) {
+            topology::ensure(self.bus(), &topology::TopologySettings::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes all tasks and their output, which are the bench's own. Workers that are there keep theirs.
+    pub(super) async fn clear(&self) -> Result<(), BenchError> {
+        let subjects = self.bus().subjects();
+        self.empty(&[subjects.queue_stream(), subjects.tasks_stream(), subjects.output_stream()])
+            .await
+    }
+
+    /// Removes all output in the same way.
+    pub(super) async fn clear_output(&self) -> Result<(), BenchError> {
+        self.empty(&[self.bus().subjects().output_stream()]).await
+    }
+
+    async fn empty(&self, streams: &[String]) -> Result<(), BenchError> {
+        if matches!(self.options.place, Place::Workers(..)) {
+            return Ok(());
+        }
+        for stream in streams {
+            self.bus().purge(stream, ">").await?;
+        }
+        Ok(())
     }
 
     /// Waits until the default lane has nothing more that waits or runs: acks come after outcomes.
@@ -204,7 +252,7 @@ impl Site {
         let deadline = Instant::now() + SETTLE_TIME;
         loop {
             let lane = LaneId::default_lane();
-            let info = crate::nats::topology::lane_info(self.bus(), &lane).await?;
+            let info = topology::lane_info(self.bus(), &lane).await?;
             let missing = info.num_pending + info.num_ack_pending;
             if missing == 0 {
                 return Ok(());
@@ -240,10 +288,10 @@ impl Site {
         }
     }
 
-    async fn stop_worker(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.stop().await;
-        }
+    async fn stop_workers(&mut self) {
+        // At once: each may take its time.
+        let stops = std::mem::take(&mut self.workers).into_iter().map(WorkerProcess::stop);
+        futures_util::future::join_all(stops).await;
     }
 
     /// Ends all that it started, and removes its namespace from a server that stays.
@@ -251,7 +299,7 @@ impl Site {
     /// # Errors
     /// Streams are left on the server, or the private server did not end.
     pub async fn close(mut self) -> Result<(), BenchError> {
-        self.stop_worker().await;
+        self.stop_workers().await;
         let removed = match (&self.connection, &self.options.place) {
             (Some(connection), Place::Server(_)) => remove_streams(connection.client.bus()).await,
             (Some(_), Place::Private { .. } | Place::Workers(..)) | (None, _) => Ok(()),
@@ -306,7 +354,7 @@ async fn stream(bus: &Bus, name: &str) -> Result<StreamConfig, BusError> {
 /// Removes the streams of a namespace.
 async fn remove_streams(bus: &Bus) -> Result<(), BusError> {
     let subjects = bus.subjects();
-    let kv = |bucket: String| crate::nats::topology::kv_stream(&bucket);
+    let kv = |bucket: String| topology::kv_stream(&bucket);
     let names = [
         subjects.queue_stream(),
         subjects.tasks_stream(),

@@ -15,8 +15,9 @@ use super::limits::spawn_rate;
 use super::proc::{cpu_time, reaped_cpu_time};
 use super::stats::{Spread, millis, per_second};
 use super::{BenchError, Progress, Site};
+use crate::client::Client;
 use crate::nats::Subscription;
-use crate::wire::{ControlRequest, Outcome, Phase, Selector, TaskId, TaskSpec};
+use crate::wire::{ControlRequest, Outcome, Phase, Selector, TaskId, TaskSpec, WorkerId};
 
 /// How long no outcome may come before the round has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,14 +95,14 @@ pub async fn throughput(
     let mut measured = Vec::new();
     for &concurrency in &options.concurrency {
         site.start_worker(concurrency).await?;
-        let own = site.worker_name().is_some();
-        backlog(site, options, WARM_UP * concurrency).await?;
+        let own = !site.worker_names().is_empty();
+        backlog(site, tasks(WARM_UP * concurrency, options)).await?;
         let mut rounds = Vec::new();
         for round in 1..=options.rounds {
             let of = options.rounds;
             progress(&format!("throughput: concurrency {concurrency}, round {round} of {of}"));
             let before = spawn_rate(options.spawn_time).await?;
-            let (time, cpu) = backlog(site, options, options.tasks).await?;
+            let (time, cpu) = backlog(site, tasks(options.tasks, options)).await?;
             let after = spawn_rate(options.spawn_time).await?;
             rounds.push(Round {
                 tasks_per_second: per_second(options.tasks, time),
@@ -142,44 +143,51 @@ fn summary(concurrency: Option<usize>, tasks: usize, rounds: &[Round]) -> Throug
     }
 }
 
+fn tasks(count: usize, options: &ThroughputOptions) -> impl Iterator<Item = TaskSpec> {
+    let mut spec = TaskSpec::command(TRUE, []);
+    spec.runner_selector.clone_from(&options.selector);
+    std::iter::repeat_n(spec, count)
+}
+
 /// Queues tasks and lets them run; returns the time that they took, and the CPU time.
-async fn backlog(
+pub(super) async fn backlog(
     site: &mut Site,
-    options: &ThroughputOptions,
-    tasks: usize,
+    specs: impl Iterator<Item = TaskSpec>,
 ) -> Result<(Duration, Cpu), BenchError> {
-    let worker = site.worker_name();
+    let workers = site.worker_names();
     let client = site.client().clone();
     let subjects = client.bus().subjects().clone();
     let mut outcomes = client.bus().subscribe(subjects.outcome_all()).await?;
     let mut starts = client.bus().subscribe(subjects.status_all()).await?;
-    if let Some(worker) = &worker {
-        client.control(worker, &ControlRequest::Pause).await?;
-    }
-    let specs = (0..tasks).map(|_| task(options.selector.as_ref()));
+    all(&client, &workers, &ControlRequest::Pause).await?;
     let mut bulk = client.submitter().submit_all(specs);
-    let mut ids = HashSet::with_capacity(tasks);
-    let mut submitted_cpu = Cpu::now(site);
-    let begin = Instant::now();
+    let mut ids = HashSet::new();
+    let mut cpu = Cpu::now(site);
+    let mut begin = Instant::now();
     while let Some(submission) = bulk.next().await {
         ids.insert(submission?.task.id);
     }
-    if let Some(worker) = &worker {
-        submitted_cpu = Cpu::now(site);
-        client.control(worker, &ControlRequest::Resume).await?;
+    if !workers.is_empty() {
+        cpu = Cpu::now(site);
+        all(&client, &workers, &ControlRequest::Resume).await?;
+        begin = first_start(&mut starts).await?;
     }
-    let begin = if worker.is_some() { first_start(&mut starts).await? } else { begin };
     // Nobody needs the others, and the server shall not send them.
     drop(starts);
     let end = all_ended(site, &mut outcomes, ids).await?;
     site.settle().await?;
-    Ok((end - begin, Cpu::now(site).since(&submitted_cpu)))
+    Ok((end - begin, Cpu::now(site).since(&cpu)))
 }
 
-fn task(selector: Option<&Selector>) -> TaskSpec {
-    let mut spec = TaskSpec::command(TRUE, []);
-    spec.runner_selector = selector.cloned();
-    spec
+async fn all(
+    client: &Client,
+    workers: &[WorkerId],
+    request: &ControlRequest,
+) -> Result<(), BenchError> {
+    for worker in workers {
+        client.control(worker, request).await?;
+    }
+    Ok(())
 }
 
 async fn first_start(starts: &mut Subscription) -> Result<Instant, BenchError> {
@@ -197,7 +205,7 @@ async fn all_ended(
 ) -> Result<Instant, BenchError> {
     while !ids.is_empty() {
         let Ok(Some(message)) = timeout(PATIENCE, outcomes.next()).await else {
-            site.check_worker()?;
+            site.check_workers()?;
             return Err(BenchError::Missing { missing: ids.len(), patience: PATIENCE });
         };
         if let Ok(outcome) = serde_json::from_slice::<Outcome>(&message.payload)
@@ -220,25 +228,25 @@ pub(super) fn succeeded(outcome: &Outcome) -> Result<(), BenchError> {
 
 /// CPU times up to now, or between two times.
 #[derive(Debug, Clone, Copy)]
-struct Cpu {
-    worker: Option<Duration>,
-    supervisors: Option<Duration>,
-    server: Option<Duration>,
-    client: Option<Duration>,
+pub(super) struct Cpu {
+    pub(super) worker: Option<Duration>,
+    pub(super) supervisors: Option<Duration>,
+    pub(super) server: Option<Duration>,
+    pub(super) client: Option<Duration>,
 }
 
 impl Cpu {
-    fn now(site: &Site) -> Self {
+    pub(super) fn now(site: &Site) -> Self {
         let supervisors = |pid| Some(cpu_time(pid)? + reaped_cpu_time(pid)?);
         Self {
-            worker: site.worker_pid().and_then(cpu_time),
-            supervisors: site.spawner_pid().and_then(supervisors),
+            worker: sum(&site.worker_pids(), cpu_time),
+            supervisors: sum(&site.spawner_pids(), supervisors),
             server: site.server_pid().and_then(cpu_time),
             client: cpu_time(std::process::id()),
         }
     }
 
-    fn since(&self, before: &Self) -> Self {
+    pub(super) fn since(&self, before: &Self) -> Self {
         let difference =
             |now: Option<Duration>, before: Option<Duration>| Some(now?.saturating_sub(before?));
         Self {
@@ -249,7 +257,12 @@ impl Cpu {
         }
     }
 
-    fn total(&self) -> Duration {
+    pub(super) fn total(&self) -> Duration {
         [self.worker, self.supervisors, self.server, self.client].into_iter().flatten().sum()
     }
+}
+
+/// The times of all these processes; none, if there are none.
+fn sum(pids: &[u32], time: impl Fn(u32) -> Option<Duration>) -> Option<Duration> {
+    (!pids.is_empty()).then(|| pids.iter().map(|pid| time(*pid)).sum())?
 }

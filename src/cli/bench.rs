@@ -13,6 +13,7 @@ use super::{say, settings};
 use crate::bench::{self, BenchError, Place, Report, Site, SiteOptions, WorkerCommand};
 use crate::devserver::{FindOptions, find};
 use crate::exec::THIS_PROGRAM;
+use crate::task::InvalidSelector;
 use crate::wire::Selector;
 
 mod options;
@@ -120,14 +121,65 @@ enum Scenario {
         #[command(flatten)]
         file: FileArg,
     },
+    /// A task's output to one live reader, each byte compared
+    Output {
+        /// Bytes that each task writes, in units of 10^6
+        #[arg(long, value_name = "N")]
+        megabytes: Option<u64>,
+        #[command(flatten)]
+        file: FileArg,
+    },
+    /// From a cancel call to the death of the last process, also of such as left their session
+    Cancel {
+        /// Tasks of each kind in each round
+        #[arg(long, value_name = "N")]
+        tasks: Option<usize>,
+        #[command(flatten)]
+        file: FileArg,
+    },
+    /// Specs per second, many in flight, and the memory that it takes
+    Submit {
+        /// Specs in each round
+        #[arg(long, value_name = "N")]
+        count: Option<usize>,
+        #[command(flatten)]
+        file: FileArg,
+    },
+    /// Memory and CPU time of a worker that has nothing to do, and memory for each running task
+    Idle {
+        /// Tasks that run at once and do nothing
+        #[arg(long, value_name = "N")]
+        tasks: Option<usize>,
+        /// Lanes of the worker with many
+        #[arg(long, value_name = "N")]
+        lanes: Option<usize>,
+        #[command(flatten)]
+        file: FileArg,
+    },
 }
 
 impl Scenario {
     fn file(&self) -> &FileArg {
         match self {
-            Self::Limits { file } | Self::Throughput { file, .. } | Self::Latency { file, .. } => {
-                file
-            }
+            Self::Limits { file }
+            | Self::Throughput { file, .. }
+            | Self::Latency { file, .. }
+            | Self::Output { file, .. }
+            | Self::Cancel { file, .. }
+            | Self::Submit { file, .. }
+            | Self::Idle { file, .. } => file,
+        }
+    }
+
+    /// Whether it makes sense with workers that are there: whoever is on another machine can't be looked
+    /// at, and theirs are not to be ended.
+    fn is_for_workers_there(&self) -> bool {
+        match self {
+            Self::Limits { .. }
+            | Self::Throughput { .. }
+            | Self::Latency { .. }
+            | Self::Output { .. } => true,
+            Self::Cancel { .. } | Self::Submit { .. } | Self::Idle { .. } => false,
         }
     }
 }
@@ -139,6 +191,12 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
             "{:?} is no scenario, and a file is only for --json; `runlane bench --help` lists all",
             file.display()
         );
+        return Err(Failure::new(USAGE, message));
+    }
+    if args.common.against == Against::Workers
+        && args.scenario.as_ref().is_some_and(|scenario| !scenario.is_for_workers_there())
+    {
+        let message = "this scenario needs a worker of its own; it is not for --against workers";
         return Err(Failure::new(USAGE, message));
     }
     let sizes = Sizes::of(args)?;
@@ -166,21 +224,55 @@ async fn measure(
     site.open().await?;
     warn(global, site).await;
     let mut report = Report::new(site.facts().await, sizes.rounds);
-    let all = args.scenario.is_none();
-    let is = |wanted: fn(&Scenario) -> bool| all || args.scenario.as_ref().is_some_and(wanted);
-    if is(|it| matches!(it, Scenario::Limits { .. })) {
-        report.limits =
-            Some(bench::limits(&sizes.limits(), Some(site.client().bus()), &say).await?);
-    }
-    if is(|it| matches!(it, Scenario::Throughput { .. })) {
-        report.throughput = bench::throughput(site, &sizes.throughput(), &say).await?;
-    }
-    if is(|it| matches!(it, Scenario::Latency { .. })) {
-        report.latency = Some(bench::latency(site, &sizes.latency(), &say).await?);
+    for scenario in scenarios(args) {
+        match scenario {
+            Scenario::Limits { .. } => {
+                let bus = Some(site.client().bus());
+                report.limits = Some(bench::limits(&sizes.limits(), bus, &say).await?);
+            }
+            Scenario::Throughput { .. } => {
+                report.throughput = bench::throughput(site, &sizes.throughput(), &say).await?;
+            }
+            Scenario::Latency { .. } => {
+                report.latency = Some(bench::latency(site, &sizes.latency(), &say).await?);
+            }
+            Scenario::Output { .. } => {
+                report.output = Some(bench::output(site, &sizes.output(), &say).await?);
+            }
+            Scenario::Cancel { .. } => {
+                report.cancel = Some(bench::cancel(site, &sizes.cancel(), &say).await?);
+            }
+            Scenario::Submit { .. } => {
+                report.submit = Some(bench::submit(site, &sizes.submit(), &say).await?);
+            }
+            Scenario::Idle { .. } => {
+                report.idle = Some(bench::idle(site, &sizes.idle(), &say).await?);
+            }
+        }
     }
     // Again: the streams may be there only now.
     report.facts = site.facts().await;
     Ok(report)
+}
+
+/// The one that was named, or all that are for this place.
+fn scenarios(args: &BenchArgs) -> Vec<Scenario> {
+    let file = FileArg::default;
+    let all = vec![
+        Scenario::Limits { file: file() },
+        Scenario::Throughput { tasks: None, concurrency: Vec::new(), file: file() },
+        Scenario::Latency { tasks: None, file: file() },
+        Scenario::Output { megabytes: None, file: file() },
+        Scenario::Cancel { tasks: None, file: file() },
+        Scenario::Submit { count: None, file: file() },
+        Scenario::Idle { tasks: None, lanes: None, file: file() },
+    ];
+    let there = args.common.against == Against::Workers;
+    let fit = |scenario: &Scenario| !there || scenario.is_for_workers_there();
+    match &args.scenario {
+        Some(scenario) => vec![scenario.clone()],
+        None => all.into_iter().filter(fit).collect(),
+    }
 }
 
 async fn warn(global: &GlobalArgs, site: &Site) {
@@ -266,14 +358,9 @@ fn selector(text: Option<&str>, against: Against) -> Result<Option<Selector>, Fa
         let message = "--runner is for --against workers; the bench's own worker takes all tasks";
         return Err(Failure::new(USAGE, message));
     }
-    let spec = serde_json::json!({ "command": ["true"], "selector": text }).to_string();
-    match crate::task::parse_submission(spec.as_bytes()) {
-        Ok(spec) => Ok(spec.runner_selector),
-        Err(problems) => {
-            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Err(Failure::new(USAGE, format!("--runner: {}", texts.join("; "))))
-        }
-    }
+    text.parse().map(Some).map_err(|problem: InvalidSelector| {
+        Failure::new(USAGE, format!("--runner {text:?}: {problem}"))
+    })
 }
 
 impl From<BenchError> for Failure {
@@ -282,6 +369,7 @@ impl From<BenchError> for Failure {
             BenchError::Connect(error) => error.into(),
             BenchError::Bus(error) => error.into(),
             BenchError::Submit(error) => error.into(),
+            BenchError::Topology(error) => error.into(),
             BenchError::Control(error) => error.into(),
             BenchError::Cancel(error) => error.into(),
             BenchError::Server(error) => Self::of(UNAVAILABLE, &error),
@@ -291,6 +379,7 @@ impl From<BenchError> for Failure {
             | BenchError::Worker { .. }
             | BenchError::Missing { .. }
             | BenchError::Task { .. }
+            | BenchError::Output { .. }
             | BenchError::Proc { .. }) => Self::of(FAILED, &error),
         }
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::super::exit::{Failure, USAGE};
 use super::{BenchArgs, Scenario, selector};
-use crate::bench::{LatencyOptions, LimitsOptions, ThroughputOptions};
+use crate::bench::{
+    CancelBenchOptions, IdleOptions, LatencyOptions, LimitsOptions, OutputOptions,
+    SubmitBenchOptions, ThroughputOptions,
+};
 use crate::wire::Selector;
 
 /// How much is measured.
@@ -12,43 +15,39 @@ pub(super) struct Sizes {
     pub(super) rounds: usize,
     quick: bool,
     selector: Option<Selector>,
+    flags: Flags,
+}
+
+/// What flags of the scenario say.
+#[derive(Default)]
+struct Flags {
     tasks: Option<usize>,
     concurrency: Vec<usize>,
+    megabytes: Option<u64>,
+    count: Option<usize>,
+    lanes: Option<usize>,
 }
 
 impl Sizes {
     /// Reads the flags.
     pub(super) fn of(args: &BenchArgs) -> Result<Self, Failure> {
-        let (mut tasks, mut places) = (None, Vec::new());
-        match &args.scenario {
-            Some(Scenario::Throughput { tasks: n, concurrency, .. }) => {
-                (tasks, places) = (*n, concurrency.clone());
-            }
-            Some(Scenario::Latency { tasks: n, .. }) => tasks = *n,
-            Some(Scenario::Limits { .. }) | None => {}
-        }
-        for (flag, value) in
-            tasks.iter().map(|n| ("tasks", n)).chain(places.iter().map(|n| ("concurrency", n)))
-        {
-            if *value == 0 {
-                return Err(Failure::new(USAGE, format!("--{flag} is 0; use at least 1")));
-            }
-        }
-        if places.is_empty() {
-            places = vec![2, 8];
-        }
+        let flags = args.scenario.as_ref().map(Flags::of).unwrap_or_default();
+        flags.check()?;
         let common = &args.common;
         Ok(Self {
             rounds: common.rounds.into(),
             quick: common.quick,
             selector: selector(common.runner.as_deref(), common.against)?,
-            tasks,
-            concurrency: places,
+            flags,
         })
     }
 
     fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    fn tasks(&self, full: usize, quick: usize) -> usize {
+        self.flags.tasks.unwrap_or(self.pick(full, quick))
     }
 
     fn spawn_time(&self) -> Duration {
@@ -65,10 +64,11 @@ impl Sizes {
     }
 
     pub(super) fn throughput(&self) -> ThroughputOptions {
+        let places = &self.flags.concurrency;
         ThroughputOptions {
             rounds: self.rounds,
-            concurrency: self.concurrency.clone(),
-            tasks: self.tasks.unwrap_or(self.pick(3000, 300)),
+            concurrency: if places.is_empty() { vec![2, 8] } else { places.clone() },
+            tasks: self.tasks(3000, 300),
             spawn_time: self.spawn_time(),
             selector: self.selector.clone(),
         }
@@ -77,8 +77,66 @@ impl Sizes {
     pub(super) fn latency(&self) -> LatencyOptions {
         LatencyOptions {
             rounds: self.rounds,
-            tasks: self.tasks.unwrap_or(self.pick(200, 20)),
+            tasks: self.tasks(200, 20),
             selector: self.selector.clone(),
+        }
+    }
+
+    pub(super) fn output(&self) -> OutputOptions {
+        OutputOptions {
+            rounds: self.rounds,
+            bytes: self.flags.megabytes.unwrap_or(self.pick(200, 20)) * 1_000_000,
+            selector: self.selector.clone(),
+        }
+    }
+
+    pub(super) fn cancel(&self) -> CancelBenchOptions {
+        CancelBenchOptions { rounds: self.rounds, tasks: self.tasks(50, 10) }
+    }
+
+    pub(super) fn submit(&self) -> SubmitBenchOptions {
+        let count = self.flags.count.unwrap_or(self.pick(100_000, 10_000));
+        SubmitBenchOptions { rounds: self.rounds, count }
+    }
+
+    pub(super) fn idle(&self) -> IdleOptions {
+        IdleOptions {
+            rounds: self.rounds,
+            tasks: self.tasks(100, 20),
+            lanes: self.flags.lanes.unwrap_or(100),
+            time: Duration::from_secs(self.pick(10, 2)),
+        }
+    }
+}
+
+impl Flags {
+    fn of(scenario: &Scenario) -> Self {
+        let none = Self::default();
+        match scenario {
+            Scenario::Limits { .. } => none,
+            Scenario::Throughput { tasks, concurrency, .. } => {
+                Self { tasks: *tasks, concurrency: concurrency.clone(), ..none }
+            }
+            Scenario::Latency { tasks, .. } | Scenario::Cancel { tasks, .. } => {
+                Self { tasks: *tasks, ..none }
+            }
+            Scenario::Output { megabytes, .. } => Self { megabytes: *megabytes, ..none },
+            Scenario::Submit { count, .. } => Self { count: *count, ..none },
+            Scenario::Idle { tasks, lanes, .. } => Self { tasks: *tasks, lanes: *lanes, ..none },
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let counts = [
+            ("tasks", self.tasks == Some(0)),
+            ("concurrency", self.concurrency.contains(&0)),
+            ("megabytes", self.megabytes == Some(0)),
+            ("count", self.count == Some(0)),
+            ("lanes", self.lanes == Some(0)),
+        ];
+        match counts.into_iter().find(|(_, is_zero)| *is_zero) {
+            Some((flag, _)) => Err(Failure::new(USAGE, format!("--{flag} is 0; use at least 1"))),
+            None => Ok(()),
         }
     }
 }

@@ -62,6 +62,10 @@ fn lines(report: &Report) -> Vec<Line> {
     limits(report, &mut lines);
     throughput(report, &mut lines);
     latency(report, &mut lines);
+    output(report, &mut lines);
+    cancel(report, &mut lines);
+    submit(report, &mut lines);
+    idle(report, &mut lines);
     lines
 }
 
@@ -127,6 +131,55 @@ fn latency(report: &Report, lines: &mut Vec<Line>) {
     lines.push(p99.ratio(&times.first_byte_p99, spawn));
     let followed = &latency.followed_outcome_p50_ms;
     lines.push(line("submit to the follower's outcome, p50", followed, " ms"));
+}
+
+fn output(report: &Report, lines: &mut Vec<Line>) {
+    let Some(output) = &report.output else { return };
+    let megabytes = output.bytes / 1_000_000;
+    let what = format!("{megabytes} MB of zeros to a live reader, each byte compared");
+    let zeros = line(&what, &output.zeros_megabytes_per_second, " MB/s");
+    lines.push(zeros.ratio(&output.zeros_of_limit, " of the pipe"));
+    let numbered =
+        line("  the same of numbered lines", &output.lines_megabytes_per_second, " MB/s");
+    lines.push(numbered.ratio(&output.lines_of_limit, " of the pipe"));
+    lines.push(line("  pipe in the same minute", &output.limit_pipe_megabytes_per_second, " MB/s"));
+}
+
+fn cancel(report: &Report, lines: &mut Vec<Line>) {
+    let Some(cancel) = &report.cancel else { return };
+    lines.push(line("cancel to dead, p50", &cancel.dead_p50_ms, " ms"));
+    lines.push(line("  p99", &cancel.dead_p99_ms, " ms"));
+    lines.push(line("  to its outcome, p50", &cancel.outcome_p50_ms, " ms"));
+    let what = format!("  with {} setsid children, p50", cancel.daemons);
+    lines.push(line(&what, &cancel.daemons_dead_p50_ms, " ms"));
+    lines.push(line("  p99", &cancel.daemons_dead_p99_ms, " ms"));
+}
+
+fn submit(report: &Report, lines: &mut Vec<Line>) {
+    let Some(submit) = &report.submit else { return };
+    let what = format!("submit {} specs, pipelined", submit.count);
+    lines.push(line(&what, &submit.specs_per_second, "/s"));
+    lines.push(line("  CPU time of each, client", &submit.client_cpu_ms_per_spec, " ms"));
+    if let Some(server) = &submit.nats_server_cpu_ms_per_spec {
+        lines.push(line("  CPU time of each, nats-server", server, " ms"));
+    }
+    lines.push(line("  growth of the client", &submit.client_growth_megabytes, " MB"));
+    if let Some(server) = &submit.nats_server_megabytes {
+        lines.push(line("  nats-server at the end", server, " MB"));
+    }
+}
+
+fn idle(report: &Report, lines: &mut Vec<Line>) {
+    let Some(idle) = &report.idle else { return };
+    lines.push(line("idle worker and its processes, PSS", &idle.worker_pss_megabytes, " MB"));
+    lines.push(line("  of this, spawner and spares", &idle.spawner_pss_megabytes, " MB"));
+    lines.push(line("  for each running task", &idle.pss_kilobytes_per_task, " kB"));
+    lines.push(line("idle worker, one lane, CPU", &idle.cpu_percent_one_lane, " %"));
+    let what = format!("  with {} lanes", idle.lanes);
+    lines.push(line(&what, &idle.cpu_percent_many_lanes, " %"));
+    if let Some(server) = &idle.nats_server_cpu_percent_many_lanes {
+        lines.push(line("  nats-server meanwhile", server, " %"));
+    }
 }
 
 fn line(what: &str, figure: &Spread, unit: &str) -> Line {
