@@ -126,7 +126,7 @@ async fn one(
     // The worker is idle again.
     sleep(PAUSE).await;
     let options = CancelOptions {
-        request: CancelRequest { reason: None, by: None, grace_ms: None, replaced_by: None },
+        request: CancelRequest::default(),
         wait: PATIENCE,
         unknown: UnknownTask::Refuse,
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::proc::{cpu_time, pss_bytes, reaped_cpu_time, tree};
-use super::stats::Spread;
+use super::stats::{Spread, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::{CancelOptions, Client, UnknownTask};
 use crate::nats::topology;
@@ -74,7 +74,7 @@ pub async fn idle(
         site.start_worker(options.tasks).await?;
         sleep(SETTLE).await;
         let empty = Pss::of(site)?;
-        let tasks = start_sleepers(site, options.tasks).await?;
+        let (tasks, _) = start_sleepers(site, options.tasks, options.tasks).await?;
         let full = Pss::of(site)?;
         cancel_all(site.client(), &tasks).await?;
         rounds.push((empty, full));
@@ -170,24 +170,31 @@ pub(super) async fn cpu_percent(
     Ok((worker, percent(after.1, before.1)))
 }
 
-/// Starts tasks that do nothing, and waits until all of them run.
-pub(super) async fn start_sleepers(site: &Site, count: usize) -> Result<Vec<TaskId>, BenchError> {
+/// Starts `count` tasks that do nothing, and waits until `all` of them run. Returns their ids, and how
+/// many started per second.
+pub(super) async fn start_sleepers(
+    site: &Site,
+    count: usize,
+    all: usize,
+) -> Result<(Vec<TaskId>, f64), BenchError> {
+    let start = Instant::now();
     let specs = std::iter::repeat_n(TaskSpec::command(SLEEP, ["100000".to_owned()]), count);
     let mut bulk = site.client().submitter().submit_all(specs);
     let mut ids = Vec::with_capacity(count);
     while let Some(submission) = bulk.next().await {
         ids.push(submission?.task.id);
     }
-    let deadline = Instant::now() + PATIENCE;
-    while sleepers(site) < count {
-        if Instant::now() > deadline {
-            let missing = count - sleepers(site);
+    while sleepers(site) < all {
+        if start.elapsed() > PATIENCE {
+            let missing = all.saturating_sub(sleepers(site));
             return Err(BenchError::Missing { missing, patience: PATIENCE });
         }
-        sleep(Duration::from_millis(50)).await;
+        // A look at thousands of processes takes CPU time itself.
+        sleep(Duration::from_millis(100)).await;
     }
+    let rate = per_second(count, start.elapsed());
     sleep(SETTLE).await;
-    Ok(ids)
+    Ok((ids, rate))
 }
 
 fn sleepers(site: &Site) -> usize {
@@ -197,7 +204,7 @@ fn sleepers(site: &Site) -> usize {
 
 /// Ends tasks, several at once.
 pub(super) async fn cancel_all(client: &Client, ids: &[TaskId]) -> Result<(), BenchError> {
-    let request = CancelRequest { reason: None, by: None, grace_ms: None, replaced_by: None };
+    let request = CancelRequest::default();
     let options = CancelOptions { request, wait: PATIENCE, unknown: UnknownTask::Refuse };
     for some in ids.chunks(32) {
         let calls = some.iter().map(|id| client.cancel(id, &options));

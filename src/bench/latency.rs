@@ -92,14 +92,7 @@ pub async fn latency(
 ) -> Result<Latency, BenchError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     site.start_worker(cores).await?;
-    let client = site.client().clone();
-    let outcomes = client.bus().subscribe(client.bus().subjects().outcome_all()).await?;
-    let mut lone = Lone {
-        submitter: client.submitter(),
-        client,
-        outcomes,
-        selector: options.selector.clone(),
-    };
+    let mut lone = Lone::new(site.client(), options.selector.clone()).await?;
     let mut probe = SpawnProbe::start().await?;
     measure_round(&mut lone, &mut probe, WARM_UP).await?;
     let mut rounds = Vec::new();
@@ -162,7 +155,7 @@ async fn within<T>(task: impl Future<Output = Result<T, BenchError>>) -> Result<
 }
 
 /// A submitter that waits for each task.
-struct Lone {
+pub(super) struct Lone {
     client: Client,
     submitter: Submitter,
     /// Made before the tasks: who submits one after the other keeps it.
@@ -171,6 +164,24 @@ struct Lone {
 }
 
 impl Lone {
+    pub(super) async fn new(
+        client: &Client,
+        selector: Option<Selector>,
+    ) -> Result<Self, BenchError> {
+        let outcomes = client.bus().subscribe(client.bus().subjects().outcome_all()).await?;
+        Ok(Self { submitter: client.submitter(), client: client.clone(), outcomes, selector })
+    }
+
+    /// Runs tasks one by one, the machine being idle in between; returns the median in milliseconds.
+    pub(super) async fn p50_ms(&mut self, tasks: usize) -> Result<f64, BenchError> {
+        let mut times = Vec::with_capacity(tasks);
+        for _ in 0..tasks {
+            sleep(PAUSE).await;
+            times.push(within(self.until_outcome()).await?);
+        }
+        Ok(Samples::of_times(&times).p50())
+    }
+
     fn task(&self, command: &str, args: &[&str]) -> TaskSpec {
         let mut spec = TaskSpec::command(command, args.iter().map(|arg| (*arg).to_owned()));
         spec.runner_selector = self.selector.clone();

@@ -19,12 +19,15 @@
 //! | `helper` | small processes of this program that the limits are measured with |
 //! | `limits` | what the machine can do without runlane |
 //! | `throughput`, `latency`, `output`, `cancel`, `submit`, `idle` | the scenarios |
+//! | `growth`, `curve` | how costs grow, one file for each thing that does; their pictures |
 //! | `proc`, `facts`, `stats` | CPU times and memory from /proc, the machine, medians |
 //! | `report` | what is handed out, as it stands in JSON |
 
 mod cancel;
+mod curve;
 mod error;
 mod facts;
+mod growth;
 pub mod helper;
 mod idle;
 mod latency;
@@ -39,8 +42,10 @@ mod throughput;
 mod worker;
 
 pub use cancel::{CancelBenchOptions, CancelTimes, cancel};
+pub use curve::{Curve, Series};
 pub use error::BenchError;
 pub use facts::{Facts, Machine};
+pub use growth::{Growing, GrowthOptions, Reach, growth};
 pub use idle::{Idle, IdleOptions, idle};
 pub use latency::{Latency, LatencyOptions, latency};
 pub use limits::{Limits, LimitsOptions, limits};

@@ -107,19 +107,19 @@ pub(super) enum Pattern {
 }
 
 impl Pattern {
-    fn lines(bytes: u64) -> Self {
+    pub(super) fn lines(bytes: u64) -> Self {
         let numbers = FIRST_LINE..FIRST_LINE + bytes / LINE;
         Self::Lines(numbers.flat_map(|number| format!("{number}\n").into_bytes()).collect())
     }
 
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Zeros(bytes) => *bytes,
             Self::Lines(lines) => lines.len() as u64,
         }
     }
 
-    fn task(&self) -> TaskSpec {
+    pub(super) fn task(&self) -> TaskSpec {
         let (program, args) = match self {
             Self::Zeros(bytes) => {
                 ("head", vec!["-c".into(), bytes.to_string(), "/dev/zero".into()])

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CancelTimes, Facts, Idle, Latency, Limits, Output, SubmitRate, Throughput};
+use super::{CancelTimes, Curve, Facts, Idle, Latency, Limits, Output, SubmitRate, Throughput};
 
 /// The version of the report's shape. Fields may be added without a new one.
 pub const FORMAT: u32 = 1;
@@ -39,6 +39,9 @@ pub struct Report {
     /// What a worker takes that has nothing to do, or whose tasks do nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// How costs grow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Curve>,
 }
 
 impl Report {
@@ -55,6 +58,7 @@ impl Report {
             cancel: None,
             submit: None,
             idle: None,
+            growth: Vec::new(),
         }
     }
 }

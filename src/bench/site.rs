@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::devserver::{DevServer, DevServerOptions};
 use crate::nats::settings::ServerUrl;
 use crate::nats::{Bus, BusError, ConnectSettings, connect, topology};
-use crate::wire::{LaneId, Namespace, Subjects, WorkerId};
+use crate::wire::{Namespace, Subjects, WorkerId};
 
 /// How long a worker may take to say that it is there.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -79,6 +79,7 @@ pub struct Site {
 }
 
 struct Connection {
+    settings: ConnectSettings,
     client: Client,
     connected: crate::nats::Connected,
 }
@@ -121,7 +122,7 @@ impl Site {
         };
         let connected = connect(&settings).await?;
         let bus = Bus::over(&connected, Subjects::new(namespace));
-        self.connection = Some(Connection { client: Client::new(bus), connected });
+        self.connection = Some(Connection { settings, client: Client::new(bus), connected });
         Ok(())
     }
 
@@ -247,13 +248,11 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until the default lane has nothing more that waits or runs: acks come after outcomes.
+    /// Waits until nothing of ours waits or runs any more: acks come after outcomes.
     pub(super) async fn settle(&self) -> Result<(), BenchError> {
         let deadline = Instant::now() + SETTLE_TIME;
         loop {
-            let lane = LaneId::default_lane();
-            let info = topology::lane_info(self.bus(), &lane).await?;
-            let missing = info.num_pending + info.num_ack_pending;
+            let missing = self.unsettled().await?;
             if missing == 0 {
                 return Ok(());
             }
@@ -263,6 +262,34 @@ impl Site {
             }
             sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// What waits or runs. Where tasks of others may be, nothing is known, and nothing waited for.
+    async fn unsettled(&self) -> Result<u64, BenchError> {
+        if matches!(self.options.place, Place::Workers(..)) {
+            return Ok(0);
+        }
+        Ok(stream(self.bus(), &self.bus().subjects().queue_stream()).await?.state.messages)
+    }
+
+    /// Lets workers that are started from now on serve so many lanes, unless the user's configuration
+    /// says how many they do.
+    pub(super) fn set_max_lanes(&mut self, lanes: usize) -> Result<(), BenchError> {
+        let args = &mut self.options.worker.args;
+        if !args.iter().any(|arg| arg == "--config") {
+            let file = self.dir.path().join("lanes.toml");
+            std::fs::write(&file, format!("[worker]\nmax_lanes = {lanes}\n"))
+                .map_err(BenchError::Directory)?;
+            args.extend(["--config".into(), file.into()]);
+        }
+        Ok(())
+    }
+
+    /// A client with a connection of its own.
+    pub(super) async fn another_client(&self) -> Result<Client, BenchError> {
+        let connection = self.connection.as_ref().expect("the site was opened");
+        let connected = connect(&connection.settings).await?;
+        Ok(Client::new(Bus::over(&connected, self.bus().subjects().clone())))
     }
 
     /// What is known of the place.
@@ -281,8 +308,8 @@ impl Site {
             nats_server_version: version,
             against: self.options.place.name().to_owned(),
             isolation,
-            storage: queue.as_ref().map(|queue| queue.storage.clone()),
-            replicas: queue.as_ref().map(|queue| queue.num_replicas),
+            storage: queue.as_ref().map(|queue| queue.config.storage.clone()),
+            replicas: queue.as_ref().map(|queue| queue.config.num_replicas),
             date: self.date,
             machine: self.machine.clone(),
         }
@@ -337,18 +364,24 @@ async fn presets(client: &Client) -> Option<String> {
 }
 
 #[derive(Debug, Deserialize)]
+struct StreamInfo {
+    config: StreamConfig,
+    state: StreamState,
+}
+
+#[derive(Debug, Deserialize)]
 struct StreamConfig {
     storage: String,
     num_replicas: u64,
 }
 
-async fn stream(bus: &Bus, name: &str) -> Result<StreamConfig, BusError> {
-    #[derive(Deserialize)]
-    struct Info {
-        config: StreamConfig,
-    }
-    let info: Info = bus.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await?;
-    Ok(info.config)
+#[derive(Debug, Deserialize)]
+struct StreamState {
+    messages: u64,
+}
+
+async fn stream(bus: &Bus, name: &str) -> Result<StreamInfo, BusError> {
+    bus.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await
 }
 
 /// Removes the streams of a namespace.

@@ -159,7 +159,7 @@ pub(super) async fn backlog(
     let subjects = client.bus().subjects().clone();
     let mut outcomes = client.bus().subscribe(subjects.outcome_all()).await?;
     let mut starts = client.bus().subscribe(subjects.status_all()).await?;
-    all(&client, &workers, &ControlRequest::Pause).await?;
+    tell_all(&client, &workers, &ControlRequest::Pause).await?;
     let mut bulk = client.submitter().submit_all(specs);
     let mut ids = HashSet::new();
     let mut cpu = Cpu::now(site);
@@ -169,7 +169,7 @@ pub(super) async fn backlog(
     }
     if !workers.is_empty() {
         cpu = Cpu::now(site);
-        all(&client, &workers, &ControlRequest::Resume).await?;
+        tell_all(&client, &workers, &ControlRequest::Resume).await?;
         begin = first_start(&mut starts).await?;
     }
     // Nobody needs the others, and the server shall not send them.
@@ -179,7 +179,7 @@ pub(super) async fn backlog(
     Ok((end - begin, Cpu::now(site).since(&cpu)))
 }
 
-async fn all(
+pub(super) async fn tell_all(
     client: &Client,
     workers: &[WorkerId],
     request: &ControlRequest,
@@ -190,7 +190,7 @@ async fn all(
     Ok(())
 }
 
-async fn first_start(starts: &mut Subscription) -> Result<Instant, BenchError> {
+pub(super) async fn first_start(starts: &mut Subscription) -> Result<Instant, BenchError> {
     match timeout(PATIENCE, starts.next()).await {
         Ok(Some(_)) => Ok(Instant::now()),
         Ok(None) | Err(_) => Err(BenchError::Missing { missing: 1, patience: PATIENCE }),

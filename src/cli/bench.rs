@@ -1,22 +1,20 @@
 //! `runlane bench`: how fast runlane is here, beside what the machine can do without it.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::exit::{CANCELED, FAILED, Failure, UNAVAILABLE, USAGE};
+use super::exit::{CANCELED, FAILED, Failure, USAGE};
 use super::global::GlobalArgs;
 use super::isolation_args::PresetArg;
 use super::run::Stops;
-use super::{say, settings};
-use crate::bench::{self, BenchError, Place, Report, Site, SiteOptions, WorkerCommand};
-use crate::devserver::{FindOptions, find};
-use crate::exec::THIS_PROGRAM;
+use super::say;
+use crate::bench::{self, Report, Site};
 use crate::task::InvalidSelector;
 use crate::wire::Selector;
 
 mod options;
+mod place;
 mod text;
 
 use options::Sizes;
@@ -156,6 +154,39 @@ enum Scenario {
         #[command(flatten)]
         file: FileArg,
     },
+    /// How costs grow: curves instead of the table. Takes many minutes without --quick
+    Growth {
+        /// What grows; several, separated by commas [default: all]
+        #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+        of: Vec<GrowingArg>,
+        /// Draw each curve into a file NAME.svg in this directory
+        #[arg(long, value_name = "DIR")]
+        plots: Option<PathBuf>,
+        /// Two small sizes of each, to see that it works
+        #[arg(long, conflicts_with = "quick")]
+        tiny: bool,
+        #[command(flatten)]
+        file: FileArg,
+    },
+}
+
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GrowingArg {
+    /// Lanes of one worker
+    Lanes,
+    /// Tasks that wait
+    Queued,
+    /// Finished tasks whose records are kept
+    Finished,
+    /// Workers on this machine
+    Workers,
+    /// Tasks that run at once in one worker
+    Running,
+    /// Live readers of one task
+    Followers,
+    /// Bytes that a program writes at once
+    Chunks,
 }
 
 impl Scenario {
@@ -167,7 +198,8 @@ impl Scenario {
             | Self::Output { file, .. }
             | Self::Cancel { file, .. }
             | Self::Submit { file, .. }
-            | Self::Idle { file, .. } => file,
+            | Self::Idle { file, .. }
+            | Self::Growth { file, .. } => file,
         }
     }
 
@@ -179,7 +211,9 @@ impl Scenario {
             | Self::Throughput { .. }
             | Self::Latency { .. }
             | Self::Output { .. } => true,
-            Self::Cancel { .. } | Self::Submit { .. } | Self::Idle { .. } => false,
+            Self::Cancel { .. } | Self::Submit { .. } | Self::Idle { .. } | Self::Growth { .. } => {
+                false
+            }
         }
     }
 }
@@ -200,7 +234,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
         return Err(Failure::new(USAGE, message));
     }
     let sizes = Sizes::of(args)?;
-    let options = site_options(global, args).await?;
+    let options = place::options(global, &args.common).await?;
     let mut stops = Stops::listen()?;
     let mut site = Site::new(options)?;
     // Cancel safe: what a broken off scenario has started is ended with the site.
@@ -211,6 +245,9 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
     let closed = site.close().await;
     let report = measured?;
     closed?;
+    if let Some(Scenario::Growth { plots: Some(dir), .. }) = &args.scenario {
+        draw(dir, &report)?;
+    }
     show(global, args, file.as_deref(), &report)
 }
 
@@ -247,6 +284,10 @@ async fn measure(
             }
             Scenario::Idle { .. } => {
                 report.idle = Some(bench::idle(site, &sizes.idle(), &say).await?);
+            }
+            Scenario::Growth { of, tiny, .. } => {
+                let options = sizes.growth(&of, tiny);
+                report.growth = bench::growth(site, &options, &say).await?;
             }
         }
     }
@@ -285,10 +326,21 @@ async fn warn(global: &GlobalArgs, site: &Site) {
     }
 }
 
+/// Writes a picture of each curve.
+fn draw(dir: &Path, report: &Report) -> Result<(), Failure> {
+    for curve in &report.growth {
+        let file = dir.join(format!("{}.svg", curve.name));
+        std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, curve.svg())).map_err(
+            |error| Failure::new(FAILED, format!("cannot write {}: {error}", file.display())),
+        )?;
+    }
+    Ok(())
+}
+
 fn show(
     global: &GlobalArgs,
     args: &BenchArgs,
-    file: Option<&std::path::Path>,
+    file: Option<&Path>,
     report: &Report,
 ) -> Result<u8, Failure> {
     if global.json {
@@ -310,47 +362,6 @@ fn show(
     Ok(0)
 }
 
-async fn site_options(global: &GlobalArgs, args: &BenchArgs) -> Result<SiteOptions, Failure> {
-    let common = &args.common;
-    let place = match common.against {
-        Against::Private => {
-            let mut look = FindOptions::from_variables(|name| std::env::var_os(name));
-            look.explicit.clone_from(&common.nats_server);
-            let found = find(&look).await.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
-            Place::Private { nats_server: found.path }
-        }
-        Against::Server | Against::Workers => {
-            let config = global.config()?;
-            let connect = settings::connect_settings(&config.nats, "runlane bench")?;
-            match common.against {
-                Against::Workers => Place::Workers(connect, config.namespace),
-                Against::Private | Against::Server => Place::Server(connect),
-            }
-        }
-    };
-    Ok(SiteOptions { place, worker: worker_command(global, common) })
-}
-
-/// The worker takes the connection as variables, which other users of the machine can't see.
-fn worker_command(global: &GlobalArgs, common: &CommonArgs) -> WorkerCommand {
-    let mut args: Vec<OsString> = Vec::new();
-    let mut add = |flag: &str, value: OsString| args.extend([flag.into(), value]);
-    if let Some(config) = &common.config {
-        add("--config", config.into());
-    }
-    if let Some(preset) = common.isolation {
-        add("--isolation", preset.preset().to_string().into());
-    }
-    // What is for other workers of this user is not for this one.
-    let others = ["RUNLANE_CONFIG", "RUNLANE_ISOLATION", "RUNLANE_LABELS", "RUNLANE_METRICS"];
-    let others = others.into_iter().map(|name| (name, None));
-    let private = common.against == Against::Private;
-    let connection = global.connection_variables().into_iter();
-    let connection = connection.map(|(name, value)| (name, value.filter(|_| !private)));
-    let env = connection.chain(others).map(|(name, value)| (name.into(), value)).collect();
-    WorkerCommand { program: THIS_PROGRAM.into(), args, env }
-}
-
 /// The labels that tasks ask for, as everywhere else.
 fn selector(text: Option<&str>, against: Against) -> Result<Option<Selector>, Failure> {
     let Some(text) = text else { return Ok(None) };
@@ -361,26 +372,4 @@ fn selector(text: Option<&str>, against: Against) -> Result<Option<Selector>, Fa
     text.parse().map(Some).map_err(|problem: InvalidSelector| {
         Failure::new(USAGE, format!("--runner {text:?}: {problem}"))
     })
-}
-
-impl From<BenchError> for Failure {
-    fn from(error: BenchError) -> Self {
-        match error {
-            BenchError::Connect(error) => error.into(),
-            BenchError::Bus(error) => error.into(),
-            BenchError::Submit(error) => error.into(),
-            BenchError::Topology(error) => error.into(),
-            BenchError::Control(error) => error.into(),
-            BenchError::Cancel(error) => error.into(),
-            BenchError::Server(error) => Self::of(UNAVAILABLE, &error),
-            error @ (BenchError::Helper { .. }
-            | BenchError::Directory(_)
-            | BenchError::Spawn(_)
-            | BenchError::Worker { .. }
-            | BenchError::Missing { .. }
-            | BenchError::Task { .. }
-            | BenchError::Output { .. }
-            | BenchError::Proc { .. }) => Self::of(FAILED, &error),
-        }
-    }
 }

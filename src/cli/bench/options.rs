@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::exit::{Failure, USAGE};
-use super::{BenchArgs, Scenario, selector};
+use super::{BenchArgs, GrowingArg, Scenario, selector};
 use crate::bench::{
-    CancelBenchOptions, IdleOptions, LatencyOptions, LimitsOptions, OutputOptions,
-    SubmitBenchOptions, ThroughputOptions,
+    CancelBenchOptions, Growing, GrowthOptions, IdleOptions, LatencyOptions, LimitsOptions,
+    OutputOptions, Reach, SubmitBenchOptions, ThroughputOptions,
 };
 use crate::wire::Selector;
 
@@ -107,13 +107,36 @@ impl Sizes {
             time: Duration::from_secs(self.pick(10, 2)),
         }
     }
+
+    pub(super) fn growth(&self, of: &[GrowingArg], tiny: bool) -> GrowthOptions {
+        let what = match of {
+            [] => Growing::ALL.to_vec(),
+            some => some.iter().copied().map(Growing::from).collect(),
+        };
+        let reach = if tiny { Reach::Tiny } else { self.pick(Reach::Full, Reach::Quick) };
+        GrowthOptions { what, reach }
+    }
+}
+
+impl From<GrowingArg> for Growing {
+    fn from(arg: GrowingArg) -> Self {
+        match arg {
+            GrowingArg::Lanes => Self::Lanes,
+            GrowingArg::Queued => Self::Queued,
+            GrowingArg::Finished => Self::Finished,
+            GrowingArg::Workers => Self::Workers,
+            GrowingArg::Running => Self::Running,
+            GrowingArg::Followers => Self::Followers,
+            GrowingArg::Chunks => Self::Chunks,
+        }
+    }
 }
 
 impl Flags {
     fn of(scenario: &Scenario) -> Self {
         let none = Self::default();
         match scenario {
-            Scenario::Limits { .. } => none,
+            Scenario::Limits { .. } | Scenario::Growth { .. } => none,
             Scenario::Throughput { tasks, concurrency, .. } => {
                 Self { tasks: *tasks, concurrency: concurrency.clone(), ..none }
             }

@@ -1,7 +1,7 @@
 //! Reports for people: one table, aligned or in Markdown.
 
 use super::super::table::Table;
-use crate::bench::{Facts, Report, Spread};
+use crate::bench::{Curve, Facts, Report, Spread};
 
 /// A line of a report.
 struct Line {
@@ -13,6 +13,10 @@ struct Line {
 
 /// Facts and an aligned table.
 pub(super) fn plain(report: &Report) -> String {
+    if !report.growth.is_empty() {
+        // A table of a curve is as wide as it has figures; Markdown's is the one that can be read.
+        return markdown(report);
+    }
     let mut table = Table::new(["FIGURE", "MEDIAN", "MIN - MAX", "RATIO"]);
     for line in lines(report) {
         table.row([line.what, line.median, line.spread, line.ratio]);
@@ -20,10 +24,14 @@ pub(super) fn plain(report: &Report) -> String {
     format!("{}\n{}", facts(&report.facts, report.rounds).join("\n"), table.render())
 }
 
-/// The same in Markdown.
+/// The same in Markdown, and a table for each curve.
 pub(super) fn markdown(report: &Report) -> String {
     let facts: Vec<String> =
         facts(&report.facts, report.rounds).iter().map(|fact| format!("* {fact}\n")).collect();
+    if !report.growth.is_empty() {
+        let curves: Vec<String> = report.growth.iter().map(curve).collect();
+        return facts.concat() + &curves.concat();
+    }
     let rows: Vec<String> = lines(report)
         .iter()
         .map(|l| format!("| {} | {} | {} | {} |\n", l.what, l.median, l.spread, l.ratio))
@@ -180,6 +188,23 @@ fn idle(report: &Report, lines: &mut Vec<Line>) {
     if let Some(server) = &idle.nats_server_cpu_percent_many_lanes {
         lines.push(line("  nats-server meanwhile", server, " %"));
     }
+}
+
+/// A row for each figure, a column for each size, and what became of it from the first to the last.
+fn curve(curve: &Curve) -> String {
+    let sizes: Vec<String> = curve.sizes.iter().map(|size| format!(" {size} |")).collect();
+    let rules = "---|".repeat(sizes.len() + 1);
+    let mut text = format!("\n| {} |{} last / first |\n|---|{rules}\n", curve.of, sizes.concat());
+    for series in &curve.series {
+        let unit = if series.unit.is_empty() { "" } else { ", " };
+        let show = |value: Option<f64>| value.map_or("-".to_owned(), number);
+        let values: Vec<String> =
+            series.values.iter().map(|value| format!(" {} |", show(*value))).collect();
+        let growth = show(series.growth());
+        text +=
+            &format!("| {}{unit}{} |{} {growth} |\n", series.name, series.unit, values.concat());
+    }
+    text
 }
 
 fn line(what: &str, figure: &Spread, unit: &str) -> Line {
