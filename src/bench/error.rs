@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::client::{CancelError, ControlError, SubmitError};
+use crate::client::{AgainError, CancelError, ControlError, SubmitError};
 use crate::devserver::DevServerError;
 use crate::nats::topology::TopologyError;
 use crate::nats::{BusError, ConnectError};
@@ -55,6 +55,9 @@ pub enum BenchError {
     /// A task could not be canceled.
     #[error(transparent)]
     Cancel(#[from] CancelError),
+    /// A finished task could not be removed.
+    #[error(transparent)]
+    Remove(#[from] AgainError),
     /// Outcomes did not come.
     #[error("{missing} outcomes are missing after {} s without one", patience.as_secs())]
     Missing {

@@ -17,8 +17,6 @@ use crate::wire::{CancelRequest, Kind, LaneRecord, Selector, TaskId, TaskSpec};
 
 /// How long tasks or lanes may take to be there.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a worker may do after its start before it counts as idle.
-const SETTLE: Duration = Duration::from_secs(2);
 /// The program of the tasks that do nothing.
 const SLEEP: &str = "sleep";
 
@@ -31,6 +29,8 @@ pub struct IdleOptions {
     pub tasks: usize,
     /// Lanes of the worker with many.
     pub lanes: usize,
+    /// What a worker may do after a change before it counts as idle.
+    pub settle: Duration,
     /// How long CPU time is counted in each round.
     pub time: Duration,
 }
@@ -72,9 +72,10 @@ pub async fn idle(
     for round in 1..=options.rounds {
         progress(&format!("idle: memory, round {round} of {}", options.rounds));
         site.start_worker(options.tasks).await?;
-        sleep(SETTLE).await;
+        sleep(options.settle).await;
         let empty = Pss::of(site)?;
         let (tasks, _) = start_sleepers(site, options.tasks, options.tasks).await?;
+        sleep(options.settle).await;
         let full = Pss::of(site)?;
         cancel_all(site.client(), &tasks).await?;
         rounds.push((empty, full));
@@ -82,7 +83,7 @@ pub async fn idle(
     // One task has made the spawner.
     let one = cpu_rounds(site, options, "one lane", progress).await?;
     add_lanes(site, options.lanes, PATIENCE).await?;
-    sleep(SETTLE).await;
+    sleep(options.settle).await;
     let many = cpu_rounds(site, options, "many lanes", progress).await?;
     let server: Option<Vec<f64>> = many.iter().map(|round| round.1).collect();
     Ok(Idle {
@@ -193,7 +194,6 @@ pub(super) async fn start_sleepers(
         sleep(Duration::from_millis(100)).await;
     }
     let rate = per_second(count, start.elapsed());
-    sleep(SETTLE).await;
     Ok((ids, rate))
 }
 

@@ -100,6 +100,7 @@ pub async fn latency(
         progress(&format!("latency: round {round} of {}", options.rounds));
         rounds.push(measure_round(&mut lone, &mut probe, options.tasks).await?);
     }
+    site.remember(lone.tasks);
     Ok(summary(options.tasks, &rounds))
 }
 
@@ -161,6 +162,8 @@ pub(super) struct Lone {
     /// Made before the tasks: who submits one after the other keeps it.
     outcomes: Subscription,
     selector: Option<Selector>,
+    /// All that were submitted.
+    tasks: Vec<TaskId>,
 }
 
 impl Lone {
@@ -169,7 +172,8 @@ impl Lone {
         selector: Option<Selector>,
     ) -> Result<Self, BenchError> {
         let outcomes = client.bus().subscribe(client.bus().subjects().outcome_all()).await?;
-        Ok(Self { submitter: client.submitter(), client: client.clone(), outcomes, selector })
+        let (submitter, client, tasks) = (client.submitter(), client.clone(), Vec::new());
+        Ok(Self { client, submitter, outcomes, selector, tasks })
     }
 
     /// Runs tasks one by one, the machine being idle in between; returns the median in milliseconds.
@@ -193,7 +197,9 @@ impl Lone {
         let start = Instant::now();
         let submission = self.submitter.submit(spec).await?;
         self.heard(&submission.task.id).await?;
-        Ok(start.elapsed())
+        let time = start.elapsed();
+        self.tasks.push(submission.task.id);
+        Ok(time)
     }
 
     async fn heard(&mut self, id: &TaskId) -> Result<(), BenchError> {
@@ -214,6 +220,7 @@ impl Lone {
         let start = Instant::now();
         let submission = self.submitter.submit(spec).await?;
         let mut follow = self.client.follow(&submission.task.id).await?;
+        self.tasks.push(submission.task.id);
         let mut first = None;
         while let Some(event) = follow.next().await? {
             match event {

@@ -15,7 +15,7 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | `site`, `worker` | where it runs: server, namespace, worker process; all of it ends with the site |
+//! | `site`, `namespace`, `worker` | where it runs: server, streams, worker processes; all of it ends with the site |
 //! | `helper` | small processes of this program that the limits are measured with |
 //! | `limits` | what the machine can do without runlane |
 //! | `throughput`, `latency`, `output`, `cancel`, `submit`, `idle` | the scenarios |
@@ -32,6 +32,7 @@ pub mod helper;
 mod idle;
 mod latency;
 mod limits;
+mod namespace;
 mod output;
 mod proc;
 mod report;

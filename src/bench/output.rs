@@ -14,7 +14,7 @@ use super::stats::Spread;
 use super::throughput::succeeded;
 use super::{BenchError, Progress, Site};
 use crate::client::{Client, FollowEvent};
-use crate::wire::{Attempt, Outcome, Selector, Stream, TaskSpec};
+use crate::wire::{Attempt, Outcome, Selector, Stream, TaskId, TaskSpec};
 
 /// How long no event may come before the round has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,18 +70,17 @@ pub async fn output(
     progress: Progress<'_>,
 ) -> Result<Output, BenchError> {
     site.start_worker(2).await?;
-    let client = site.client().clone();
     let lines = Pattern::lines(options.bytes);
     let zeros = Pattern::Zeros(options.bytes);
     let selector = options.selector.as_ref();
     // The first task loads files.
-    follow(&client, &Pattern::Zeros(1_000_000), selector).await?;
+    follow(site, &Pattern::Zeros(1_000_000), selector).await?;
     let mut rounds = Vec::new();
     for round in 1..=options.rounds {
         progress(&format!("output: round {round} of {}", options.rounds));
         let before = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
-        let zeros = follow(&client, &zeros, selector).await?;
-        let lines = follow(&client, &lines, selector).await?;
+        let zeros = follow(site, &zeros, selector).await?;
+        let lines = follow(site, &lines, selector).await?;
         let after = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
         rounds.push((zeros, lines, f64::midpoint(before, after)));
         site.settle().await?;
@@ -191,15 +190,16 @@ impl<'a> Check<'a> {
 /// Runs a task and follows it; returns 10^6 bytes per second.
 #[allow(clippy::cast_precision_loss)]
 async fn follow(
-    client: &Client,
+    site: &mut Site,
     pattern: &Pattern,
     selector: Option<&Selector>,
 ) -> Result<f64, BenchError> {
     let mut spec = pattern.task();
     spec.runner_selector = selector.cloned();
     let start = Instant::now();
-    let submission = client.submit(spec).await?;
-    let (time, outcome) = read(client, &submission.task.id, pattern, start).await?;
+    let id = site.client().submit(spec).await?.task.id;
+    let (time, outcome) = read(site.client(), &id, pattern, start).await?;
+    site.remember([id]);
     succeeded(&outcome)?;
     Ok(pattern.len() as f64 / 1e6 / time.as_secs_f64())
 }
@@ -207,7 +207,7 @@ async fn follow(
 /// Follows a task to its end and checks each byte; returns the time since `start`.
 pub(super) async fn read(
     client: &Client,
-    id: &crate::wire::TaskId,
+    id: &TaskId,
     pattern: &Pattern,
     start: Instant,
 ) -> Result<(Duration, Outcome), BenchError> {

@@ -10,27 +10,28 @@
 //! after a step that failed or was broken off. Dropping it kills the processes and removes the directory,
 //! but leaves the streams on a server that isn't its own.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::namespace::{self, is_there, own_namespace, presets, remove_streams};
 use super::worker::{WorkerCommand, WorkerProcess};
 use super::{BenchError, Facts, Machine};
 use crate::client::Client;
 use crate::devserver::{DevServer, DevServerOptions};
 use crate::nats::settings::ServerUrl;
-use crate::nats::{Bus, BusError, ConnectSettings, connect, topology};
-use crate::wire::{Namespace, Subjects, WorkerId};
+use crate::nats::{Bus, ConnectSettings, connect, topology};
+use crate::wire::{Namespace, Subjects, TaskId, WorkerId};
 
 /// How long a worker may take to say that it is there.
 const START_TIME: Duration = Duration::from_secs(30);
 /// How long the queue may take to be empty after the last outcome.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
+/// Tasks that are removed at once.
+const PURGES: usize = 32;
 
 /// Where it is measured.
 #[derive(Debug, Clone)]
@@ -76,6 +77,8 @@ pub struct Site {
     connection: Option<Connection>,
     workers: Vec<WorkerProcess>,
     workers_started: usize,
+    /// Tasks that stay in a namespace that isn't the site's own.
+    guests: Vec<TaskId>,
 }
 
 struct Connection {
@@ -101,6 +104,7 @@ impl Site {
             connection: None,
             workers: Vec::new(),
             workers_started: 0,
+            guests: Vec::new(),
         })
     }
 
@@ -269,7 +273,7 @@ impl Site {
         if matches!(self.options.place, Place::Workers(..)) {
             return Ok(0);
         }
-        Ok(stream(self.bus(), &self.bus().subjects().queue_stream()).await?.state.messages)
+        Ok(namespace::queue(self.bus()).await?.state.messages)
     }
 
     /// Lets workers that are started from now on serve so many lanes, unless the user's configuration
@@ -285,6 +289,35 @@ impl Site {
         Ok(())
     }
 
+    /// Keeps in mind that these tasks are the bench's own, if there are others in the namespace.
+    pub(super) fn remember(&mut self, tasks: impl IntoIterator<Item = TaskId>) {
+        if let Place::Workers(..) = self.options.place {
+            self.guests.extend(tasks);
+        }
+    }
+
+    /// Tasks of the bench in a namespace that isn't its own: they are listed there until they are
+    /// removed, or as old as the streams let them be.
+    pub fn guests(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Removes these tasks.
+    ///
+    /// # Errors
+    /// Some of them are left.
+    pub async fn remove_guests(&mut self) -> Result<(), BenchError> {
+        let client = self.client().clone();
+        while !self.guests.is_empty() {
+            let some = self.guests.split_off(self.guests.len().saturating_sub(PURGES));
+            let purges = futures_util::future::join_all(some.iter().map(|id| client.purge(id)));
+            for purged in purges.await {
+                purged?;
+            }
+        }
+        Ok(())
+    }
+
     /// A client with a connection of its own.
     pub(super) async fn another_client(&self) -> Result<Client, BenchError> {
         let connection = self.connection.as_ref().expect("the site was opened");
@@ -295,7 +328,7 @@ impl Site {
     /// What is known of the place.
     pub async fn facts(&self) -> Facts {
         let queue = match &self.connection {
-            Some(_) => stream(self.bus(), &self.bus().subjects().queue_stream()).await.ok(),
+            Some(_) => namespace::queue(self.bus()).await.ok(),
             None => None,
         };
         let version = self.connection.as_ref().map(|c| c.connected.version.to_string());
@@ -340,71 +373,4 @@ impl Site {
         }
         Ok(removed?)
     }
-}
-
-/// A namespace that nobody else has.
-fn own_namespace() -> Namespace {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("bench-{}", &random[..12]).parse().expect("letters, digits and -")
-}
-
-async fn is_there(client: &Client, name: &WorkerId) -> bool {
-    // The streams are made by the worker: until then there is nothing to read.
-    let Ok(list) = client.workers().await else { return false };
-    list.workers.iter().any(|worker| worker.worker == *name && !worker.lanes.is_empty())
-}
-
-/// The presets of the runners that are there, each once.
-async fn presets(client: &Client) -> Option<String> {
-    let workers = client.workers().await.ok()?.workers;
-    let runners = workers.iter().flat_map(|worker| &worker.runners);
-    let presets: BTreeSet<String> = runners.map(|runner| runner.isolation.to_string()).collect();
-    let presets: Vec<String> = presets.into_iter().collect();
-    (!presets.is_empty()).then(|| presets.join(", "))
-}
-
-#[derive(Debug, Deserialize)]
-struct StreamInfo {
-    config: StreamConfig,
-    state: StreamState,
-}
-
-#[derive(Debug, Deserialize)]
-struct StreamConfig {
-    storage: String,
-    num_replicas: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct StreamState {
-    messages: u64,
-}
-
-async fn stream(bus: &Bus, name: &str) -> Result<StreamInfo, BusError> {
-    bus.api(&format!("STREAM.INFO.{name}"), &serde_json::json!({})).await
-}
-
-/// Removes the streams of a namespace.
-async fn remove_streams(bus: &Bus) -> Result<(), BusError> {
-    let subjects = bus.subjects();
-    let kv = |bucket: String| topology::kv_stream(&bucket);
-    let names = [
-        subjects.queue_stream(),
-        subjects.tasks_stream(),
-        subjects.output_stream(),
-        subjects.schedule_stream(),
-        kv(subjects.lanes_bucket()),
-        kv(subjects.slots_bucket()),
-        kv(subjects.workers_bucket()),
-    ];
-    let mut done = Ok(());
-    for name in names {
-        let what = format!("STREAM.DELETE.{name}");
-        match bus.api::<serde_json::Value>(&what, &serde_json::json!({})).await {
-            // 10059: stream not found.
-            Ok(_) | Err(BusError::Refused { code: 10_059, .. }) => {}
-            Err(error) => done = Err(error),
-        }
-    }
-    done
 }

@@ -174,6 +174,7 @@ pub(super) async fn backlog(
     }
     // Nobody needs the others, and the server shall not send them.
     drop(starts);
+    site.remember(ids.iter().cloned());
     let end = all_ended(site, &mut outcomes, ids).await?;
     site.settle().await?;
     Ok((end - begin, Cpu::now(site).since(&cpu)))

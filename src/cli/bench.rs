@@ -242,8 +242,10 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
         measured = measure(global, args, &sizes, &mut site) => measured,
         () = stops.next() => Err(Failure::new(CANCELED, "interrupted; ending what was started")),
     };
+    let tidied = tidy(global, &mut site, measured.is_ok()).await;
     let closed = site.close().await;
     let report = measured?;
+    tidied?;
     closed?;
     if let Some(Scenario::Growth { plots: Some(dir), .. }) = &args.scenario {
         draw(dir, &report)?;
@@ -324,6 +326,20 @@ async fn warn(global: &GlobalArgs, site: &Site) {
             machine.load_average[0]
         ));
     }
+}
+
+/// Removes what is left among tasks of others, or says what is.
+async fn tidy(global: &GlobalArgs, site: &mut Site, measured: bool) -> Result<(), Failure> {
+    let left = site.guests();
+    if left > 0 && measured {
+        global.note(format!("removing the records of {left} tasks"));
+        site.remove_guests().await?;
+    } else if left > 0 {
+        global.note(format!(
+            "the records of {left} tasks stay in the listing until they are as old as the streams allow"
+        ));
+    }
+    Ok(())
 }
 
 /// Writes a picture of each curve.

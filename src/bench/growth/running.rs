@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio::time::sleep;
+
 use super::super::idle::{Pss, cancel_all, cpu_percent, start_sleepers};
 use super::super::latency::Lone;
 use super::super::stats::per_second;
@@ -26,6 +28,7 @@ pub(super) async fn measure(
         step(progress, &curve, running);
         let (more, starts) = start_sleepers(site, running - tasks.len(), running).await?;
         tasks.extend(more);
+        sleep(reach.watch() / 6).await;
         let (worker_cpu, server_cpu) = cpu_percent(site, reach.watch()).await?;
         let p50 = Lone::new(site.client(), None).await?.p50_ms(reach.singles()).await?;
         let memory = (Pss::of(site)?.all() - empty.all()) / 1e3 / running as f64;

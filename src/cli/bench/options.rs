@@ -104,7 +104,8 @@ impl Sizes {
             rounds: self.rounds,
             tasks: self.tasks(100, 20),
             lanes: self.flags.lanes.unwrap_or(100),
-            time: Duration::from_secs(self.pick(10, 2)),
+            settle: Duration::from_millis(self.pick(2000, 300)),
+            time: Duration::from_secs(self.pick(10, 1)),
         }
     }
 

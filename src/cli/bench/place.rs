@@ -63,6 +63,7 @@ impl From<BenchError> for Failure {
             BenchError::Topology(error) => error.into(),
             BenchError::Control(error) => error.into(),
             BenchError::Cancel(error) => error.into(),
+            BenchError::Remove(error) => error.into(),
             BenchError::Server(error) => Self::of(UNAVAILABLE, &error),
             error @ (BenchError::Helper { .. }
             | BenchError::Directory(_)
