@@ -80,7 +80,7 @@ pub async fn idle(
         cancel_all(site.client(), &tasks).await?;
         rounds.push((empty, full));
     }
-    // One task has made the spawner.
+    sleep(options.settle).await;
     let one = cpu_rounds(site, options, "one lane", progress).await?;
     add_lanes(site, options.lanes, PATIENCE).await?;
     sleep(options.settle).await;
