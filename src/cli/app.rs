@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use super::exit::{self, FAILED, Failure};
 use super::global::GlobalArgs;
 use super::{
-    cancel, check, completions, control, dev, exec, init, lanes, logs, ls, purge, retry, run, say,
-    schema, status, submit, wait, worker, workers,
+    bench, cancel, check, completions, control, dev, exec, init, lanes, logs, ls, purge, retry,
+    run, say, schema, status, submit, wait, worker, workers,
 };
 
 /// A durable, labelled task queue over NATS JetStream.
@@ -47,6 +47,7 @@ enum Verb {
     Drain(control::DrainArgs),
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
+    Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
@@ -111,6 +112,7 @@ async fn perform(Cli { global, verb }: Cli) -> Result<u8, Failure> {
         Verb::Drain(args) => control::drain(&global, &args).await,
         Verb::Pause(args) => control::pause(&global, &args).await,
         Verb::Resume(args) => control::resume(&global, &args).await,
+        Verb::Bench(args) => bench::run(&global, &args).await,
         Verb::Check(args) => check::run(&global, &args).await,
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),

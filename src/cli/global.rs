@@ -1,5 +1,6 @@
 //! The flags of every verb, and the connection that they describe.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -120,6 +121,28 @@ impl GlobalArgs {
         raw.log.filter = self.log.clone();
         raw.log.format = self.log_format.clone();
         raw
+    }
+
+    /// The connection as variables of another process of this program. None: to be removed there.
+    pub(super) fn connection_variables(&self) -> [(&'static str, Option<OsString>); 13] {
+        let text = |value: &Option<String>| value.as_ref().map(OsString::from);
+        let path = |value: &Option<PathBuf>| value.as_ref().map(OsString::from);
+        let flag = |value: bool| value.then(|| OsString::from("1"));
+        [
+            ("RUNLANE_SERVER", text(&self.server)),
+            ("RUNLANE_CONTEXT", text(&self.context)),
+            ("RUNLANE_CREDS", path(&self.creds)),
+            ("RUNLANE_NKEY", path(&self.nkey)),
+            ("RUNLANE_USER", text(&self.user)),
+            ("RUNLANE_PASSWORD", text(&self.password)),
+            ("RUNLANE_TOKEN", text(&self.token)),
+            ("RUNLANE_TLS_CA", path(&self.tls_ca)),
+            ("RUNLANE_TLS_CERT", path(&self.tls_cert)),
+            ("RUNLANE_TLS_KEY", path(&self.tls_key)),
+            ("RUNLANE_TLS", flag(self.tls)),
+            ("RUNLANE_TLS_FIRST", flag(self.tls_first)),
+            ("RUNLANE_NAMESPACE", text(&self.namespace)),
+        ]
     }
 
     /// Resolves flags and variables without a file.

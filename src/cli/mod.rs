@@ -18,6 +18,7 @@ mod task_args;
 mod text;
 mod watch;
 
+mod bench;
 mod cancel;
 mod check;
 mod completions;

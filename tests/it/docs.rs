@@ -13,7 +13,7 @@ use runlane::wire::{
 
 mod isolation;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 8] = [
     "docs/decisions.md",
     "docs/guarantees.md",
     "docs/isolation.md",
+    "docs/performance.md",
 ];
 
 fn root() -> &'static Path {

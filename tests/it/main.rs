@@ -1,5 +1,6 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod bench;
 mod cgroup;
 mod cli;
 mod client;
