@@ -7,7 +7,8 @@
 //! | control socket | worker → leader | one frame: the launch plan, with stdout and stderr |
 //! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
-//! | a pipe | leader → task-init | frames: [`Setup`] |
+//! | control socket | worker → task-init | after the end: [`AGAIN`], for another task |
+//! | a pipe | leader → task-init | [`Setup`] |
 //!
 //! A frame is its length in four bytes, little endian, and JSON. A request is so short that it can't
 //! arrive in part; a signal is one byte, its number, so that task-init needs no buffer for it. The
@@ -26,11 +27,18 @@ use crate::task::{Enclosure, Landlock, Namespaces, Sandbox, Seccomp};
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
 
+/// The first argument that turns `runlane` into the end of a task-init.
+pub(super) const AFTERMATH_ARGUMENT: &str = "__task-aftermath";
+
 /// The first argument that turns `runlane` into the host's probe.
 pub(super) const PROBE_ARGUMENT: &str = "__probe";
 
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
+
+/// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
+/// number: those that came too late stand before it.
+pub(super) const AGAIN: u8 = 0;
 
 /// The largest frame that is read; a plan has a few MiB.
 pub(super) const MAX_FRAME: usize = 64 * 1024 * 1024;
@@ -93,7 +101,8 @@ pub(super) enum Report {
     Ended { exit: Exit, survivors: u32 },
 }
 
-/// What the leader tells its task-init before it becomes the task's program.
+/// What the leader tells its task-init before it becomes the task's program; see
+/// [`super::init`]'s `word` for its form.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Setup {
     /// The enclosure could not be made.
@@ -102,6 +111,8 @@ pub(super) enum Setup {
     Ready { pid: i32 },
     /// A step failed; also execve, after `Ready`.
     Failed(SetupFailure),
+    /// The worker closed its end before the program was executed.
+    Unwanted,
 }
 
 /// A step of the child's setup that failed.

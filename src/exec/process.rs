@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::cgroup::LeafUsage;
-use super::link::{Report, encode, take_frame};
+use super::link::{AGAIN, Report, encode, take_frame};
 use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
 
@@ -81,6 +81,18 @@ pub struct Usage {
     pub max_rss_bytes: u64,
 }
 
+impl Usage {
+    /// What both have used.
+    #[must_use]
+    pub(super) fn with(self, other: Self) -> Self {
+        Self {
+            user: self.user + other.user,
+            system: self.system + other.system,
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
+}
+
 /// Why we don't know how a process ended, or whether all of it is gone.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -106,11 +118,33 @@ pub struct TaskProcess {
     received: Vec<u8>,
     /// The user id that is this task's alone, if it has one.
     uid: Option<UidLease>,
+    /// Its task-init can have another task after this one.
+    is_reusable: bool,
+    /// The task has ended, and nothing of it is left.
+    is_over: bool,
 }
 
 impl TaskProcess {
-    pub(super) fn new(control: UnixStream) -> Self {
-        Self { control, received: Vec::new(), uid: None }
+    pub(super) fn new(control: UnixStream, is_reusable: bool) -> Self {
+        Self { control, received: Vec::new(), uid: None, is_reusable, is_over: false }
+    }
+
+    /// Has a task-init whose task is over prepare for another. None: it can't.
+    pub(super) fn again(mut self) -> Option<Self> {
+        let is_free = self.is_over && self.is_reusable && self.received.is_empty();
+        if !is_free || self.send_byte(AGAIN).is_err() {
+            return None;
+        }
+        self.is_over = false;
+        self.uid = None;
+        Some(self)
+    }
+
+    /// Never waits: a byte fits into the socket's buffer, or task-init has hung for 200,000 of them.
+    fn send_byte(&self, byte: u8) -> io::Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        send(self.control.as_raw_fd(), &[byte], flags)?;
+        Ok(())
     }
 
     pub(super) fn hold(&mut self, uid: UidLease) {
@@ -169,6 +203,7 @@ impl Process for TaskProcess {
     async fn wait(&mut self) -> Result<Exit, ProcessError> {
         match self.report().await? {
             Report::Ended { exit, survivors: 0 } => {
+                self.is_over = true;
                 if let Some(uid) = &mut self.uid {
                     uid.task_is_gone();
                 }
@@ -182,11 +217,7 @@ impl Process for TaskProcess {
         }
     }
 
-    /// Never waits: a byte fits into the socket's buffer, or task-init has hung for 200,000 signals.
     fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        let number = u8::try_from(signal.number()).map_err(io::Error::other)?;
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(self.control.as_raw_fd(), &[number], flags)?;
-        Ok(())
+        self.send_byte(u8::try_from(signal.number()).map_err(io::Error::other)?)
     }
 }

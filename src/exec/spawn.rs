@@ -25,6 +25,10 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// Spares that wait for the next tasks of a kind of sandbox. Each is two small processes.
 const SPARES: usize = 2;
 
+/// Spares that are kept of those whose tasks have ended: a worker that is busy has one for each of its
+/// next tasks, and an idle one doesn't keep processes for all that it could run.
+const KEPT: usize = 8;
+
 /// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
 /// ever new ones must not collect processes.
 const KINDS: usize = 8;
@@ -129,6 +133,23 @@ impl Spawner {
         Ok(())
     }
 
+    /// Makes a spare of the process of a task that has ended, which is cheaper than a new one; of any
+    /// other it makes nothing. Then as [`Spawner::prepare`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn reuse(&self, process: TaskProcess, sandbox: &Sandbox) -> Result<(), LaunchError> {
+        let preparation = Preparation::of(sandbox);
+        if self.shared.spares > 0 {
+            self.use_kind(&preparation, |spares| {
+                if spares.len() < KEPT {
+                    spares.extend(process.again());
+                }
+            });
+        }
+        self.prepare(sandbox).await
+    }
+
     /// Does something with the spares of a kind, and returns how many there were before. The kind that
     /// was used least lately makes room for a new one; its spares end.
     fn use_kind<T>(
@@ -218,7 +239,8 @@ impl Spawner {
         let (ours, theirs) = control().map_err(LaunchError::Pipes)?;
         self.hand_over(namespace_flags(preparation.enclosure.namespaces), &theirs).await?;
         drop(theirs);
-        let mut process = TaskProcess::new(ours);
+        let is_reusable = namespace_flags(preparation.enclosure.namespaces) == 0;
+        let mut process = TaskProcess::new(ours, is_reusable);
         // If it fails, the other end has closed, and whoever reads the first report learns why.
         process.send(preparation).await.ok();
         Ok(process)

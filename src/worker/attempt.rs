@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::claim::Taken;
 use super::lease::Lease;
 use super::shared::Shared;
-use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError};
+use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError, TaskProcess};
 use crate::nats::{Delivery, StoredOutput};
 use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
 use crate::task::{LaunchPlan, Sandbox};
@@ -52,6 +52,19 @@ pub(super) struct EndedRun {
     pub(super) output: OutputTotals,
 }
 
+/// An attempt that is over.
+pub(super) struct Attempted {
+    pub(super) end: AttemptEnd,
+    /// Its process, if it was launched; for the next task.
+    pub(super) process: Option<TaskProcess>,
+}
+
+impl From<AttemptEnd> for Attempted {
+    fn from(end: AttemptEnd) -> Self {
+        Self { end, process: None }
+    }
+}
+
 /// Runs one attempt to its end.
 pub(super) async fn run(
     shared: &Shared,
@@ -60,15 +73,15 @@ pub(super) async fn run(
     plan: &LaunchPlan,
     lease: &Lease,
     stop: watch::Receiver<Option<Stop>>,
-) -> AttemptEnd {
+) -> Attempted {
     let mut stop_asked = stop.clone();
     // Cancel safe: dropping a launch kills what it started.
     let launched = tokio::select! {
         launched = shared.spawner.launch(plan) => match launched {
             Ok(launched) => launched,
-            Err(error) => return AttemptEnd::NotLaunched(error),
+            Err(error) => return AttemptEnd::NotLaunched(error).into(),
         },
-        stop = stopped(&mut stop_asked) => return AttemptEnd::StoppedBefore(stop),
+        stop = stopped(&mut stop_asked) => return AttemptEnd::StoppedBefore(stop).into(),
     };
     let id = &delivery.id;
     let Launched { started_at, stdout, stderr, mut process, pid } = launched;
@@ -106,12 +119,13 @@ pub(super) async fn run(
     let output = output_totals(&totals, stored);
     metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
     metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
-    match ended {
+    let end = match ended {
         Ok(ended) => {
             AttemptEnd::Ended(Box::new(EndedRun { ended, started_at, finished_at, output }))
         }
         Err(error) => AttemptEnd::Broken(error),
-    }
+    };
+    Attempted { end, process: Some(process) }
 }
 
 /// Makes processes for the next tasks, once this one had the time to start: it would have to share

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::admit::{self, HandBack, Verdict};
-use super::attempt;
+use super::attempt::{self, Attempted};
 use super::claim::{self, Claim, Intent, Taken};
 use super::finish::{self, FinishError, Settled};
 use super::lease::{BootInstant, Lease};
@@ -243,13 +243,17 @@ async fn work(
     let attempt =
         attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone());
     // Beside the run: nobody waits for the spec before the task has ended.
-    let (end, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
+    let (attempted, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
+    let Attempted { end, process } = attempted;
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
     let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await;
-    // A task that was over too soon has left it to us; nobody waits any more.
-    shared.spawner.prepare(&plan.sandbox).await.ok();
+    // Now that nobody waits any more. Without spares the next launch takes longer, and says why.
+    match process {
+        Some(process) => shared.spawner.reuse(process, &plan.sandbox).await.ok(),
+        None => shared.spawner.prepare(&plan.sandbox).await.ok(),
+    };
     match settled? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),

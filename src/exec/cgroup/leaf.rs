@@ -1,7 +1,8 @@
 //! The cgroup of one attempt.
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -23,6 +24,7 @@ const MEMORY_UNLIMITED: u64 = i64::MAX.cast_unsigned() - 0xffff;
 #[derive(Debug)]
 #[must_use = "without `remove` the cgroup stays until another worker cleans up"]
 pub struct Leaf {
+    base: PathBuf,
     parent: Dir,
     dir: Dir,
     name: String,
@@ -66,8 +68,27 @@ impl Leaf {
         let name = format!("task-{}", uuid::Uuid::new_v4().simple());
         parent
             .make(&name, Mode::from_bits_truncate(0o755))
-            .map(|dir| Self { dir, parent, name })
+            .map(|dir| Self { base: base.to_owned(), dir, parent, name })
             .map_err(io::Error::from)
+    }
+
+    /// Opens a leaf that was made before.
+    ///
+    /// # Errors
+    /// There is none at this path.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (Some(base), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str))
+        else {
+            return Err(Errno::ENOENT.into());
+        };
+        let parent = Dir::open(base)?;
+        let dir = parent.child(name)?;
+        Ok(Self { base: base.to_owned(), dir, parent, name: name.to_owned() })
+    }
+
+    /// Where the leaf is.
+    pub fn path(&self) -> PathBuf {
+        self.base.join(&self.name)
     }
 
     /// The leaf's name in the directory that it was made in.

@@ -24,7 +24,7 @@ type Step = fn(&Child<'_>) -> Result<(), StepError>;
 
 /// The order is a contract of its own: each step needs rights or resources that a later one takes
 /// away. What can be done before there is a plan was done before: see [`super::leader`].
-const STEPS: [(&str, Step); 12] = [
+const STEPS: [(&str, Step); 11] = [
     ("cgroup", |child| child.limit()),
     ("work_dir", |child| child.own_scratch()),
     ("rlimits", |child| rlimits::apply(&child.sandbox.rlimits)),
@@ -37,11 +37,6 @@ const STEPS: [(&str, Step); 12] = [
     ("parent_death", |child| Ok(die_with(child.init)?)),
     ("signals", |_| Ok(sys::unblock_signals()?)),
     ("descriptors", |_| Ok(sys::close_on_exec()?)),
-    // The last word before execve: from here on the program counts as started.
-    ("ready", |child| {
-        (child.ready)();
-        Ok(())
-    }),
 ];
 
 /// What execve's failure is called.
@@ -57,22 +52,18 @@ pub(super) struct Child<'a> {
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
     pub(super) init: Pid,
-    /// Says that execve follows.
-    pub(super) ready: &'a dyn Fn(),
 }
 
 impl Child<'_> {
-    /// Runs the steps and executes the program. Returns only what failed.
-    pub(super) fn run(&self) -> SetupFailure {
+    /// Runs the steps.
+    pub(super) fn set_up(&self) -> Result<(), SetupFailure> {
         for (name, step) in STEPS {
-            if let Err(error) = step(self) {
-                return match error.message.as_str() {
-                    "" => self.command.failure(name, error.errno),
-                    _ => failed(name, &error),
-                };
-            }
+            step(self).map_err(|error| match error.message.as_str() {
+                "" => self.command.failure(name, error.errno),
+                _ => failed(name, &error),
+            })?;
         }
-        self.command.failure(EXEC, exec(self))
+        Ok(())
     }
 
     /// Sets the limits of the cgroup that this process is in.
@@ -146,18 +137,19 @@ fn stdio(child: &Child<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Tries the candidates as execvp(3) does, but runs no shell for a file of unknown format.
-fn exec(child: &Child<'_>) -> Errno {
-    let command = child.command;
+/// Executes the program. Returns only what failed.
+///
+/// Tries the candidates as execvp(3) does, but runs no shell for a file of unknown format. Makes and
+/// frees nothing: see [`super::sys::sharing`].
+pub(super) fn execute(command: &Command) -> Errno {
     let mut worst = Errno::ENOENT;
     for path in &command.candidates {
-        let Err(error) = nix::unistd::execve(path, &command.args, &command.env);
-        match error {
+        match sys::sharing::execute(path, &command.args, &command.env) {
             // No search, so no reason to go on.
-            _ if command.candidates.len() == 1 => return error,
+            error if command.candidates.len() == 1 => return error,
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             // A later directory may have one that may be run.
-            Errno::EACCES => worst = error,
+            error @ Errno::EACCES => worst = error,
             error => return error,
         }
     }

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use super::super::link::SetupFailure;
 use super::child::EXEC;
 use super::enclosure::Scratch;
+use super::sys::sharing::Strings;
 use crate::task::plan::DEFAULT_CWD;
 use crate::task::{LaunchPlan, Program};
 
@@ -29,8 +30,8 @@ const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 pub(super) struct Command {
     /// The paths that are tried, in this order.
     pub(super) candidates: Vec<CString>,
-    pub(super) args: Vec<CString>,
-    pub(super) env: Vec<CString>,
+    pub(super) args: Strings,
+    pub(super) env: Strings,
     pub(super) cwd: PathBuf,
     cwd_is_private: bool,
     program: String,
@@ -47,8 +48,8 @@ impl Command {
         let env = environment(plan.env, work_dir.as_deref());
         Ok(Self {
             candidates: strings(candidates(&program, &path))?,
-            args: strings(argv)?,
-            env: strings(env)?,
+            args: Strings::new(strings(argv)?),
+            env: Strings::new(strings(env)?),
             cwd_is_private: plan.cwd.is_none() && work_dir.is_some(),
             cwd: plan.cwd.or(work_dir).unwrap_or_else(|| DEFAULT_CWD.into()),
             program,
@@ -75,7 +76,7 @@ impl Command {
 
     fn exec_failure(&self, errno: Errno) -> SetupFailure {
         let file = self.program.contains('/').then(|| self.cwd.join(&self.program));
-        let longest = self.args.iter().map(|argument| argument.as_bytes().len()).max().unwrap_or(0);
+        let longest = self.args.longest();
         let (errno, why) = match (errno, file) {
             (Errno::ENOENT, None) => (errno, format!("not found in PATH {}", self.path)),
             (Errno::ENOENT, Some(file)) if file.exists() => {

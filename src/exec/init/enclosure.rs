@@ -110,6 +110,11 @@ impl Scratch {
         Ok(scratch)
     }
 
+    /// One that was made before, to be removed.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path, root: None }
+    }
+
     /// Makes the directory, if it isn't there.
     pub(super) fn make(&self) -> io::Result<()> {
         match make(&self.path) {

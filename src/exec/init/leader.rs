@@ -1,15 +1,15 @@
 //! The leader's process before it is the task's program.
 //!
 //! ```text
-//! fork ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► execve
+//! start ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► execve
 //!         └───────────────── early ──────────────────┘      (control socket)   (`child`)
 //! ```
 //!
-//! Whatever fails goes to task-init through a pipe that execve closes. Just before execve the leader
-//! says that it is ready, so that the end of the pipe without it means: killed during its setup.
+//! It runs in task-init's memory until then ([`super::sys::sharing`]), and says what came of it through a
+//! pipe that execve closes ([`super::word`]).
 
-use std::cell::Cell;
-use std::io::{self, PipeWriter, Read, Write};
+use std::cell::{Cell, OnceCell};
+use std::io::{self, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -19,11 +19,13 @@ use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
 use super::super::link::{MAX_FRAME, Preparation, Setup, SetupFailure, encode, read_frame};
-use super::child::Child;
-use super::command::{Command, failure};
+use super::child::{Child, EXEC};
+use super::command::Command;
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{capabilities, priority, seccomp};
+use super::sys::sharing::is_closed;
+use super::word::Word;
 use super::{child, mounts, sys};
 use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
 
@@ -34,6 +36,8 @@ pub(super) struct Leader<'a> {
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
+    /// What execve needs, and no destructor of this process will free.
+    pub(super) kept: &'a OnceCell<(Command, Sandbox)>,
 }
 
 /// What came of entering the enclosure.
@@ -51,33 +55,33 @@ struct Assignment {
 }
 
 impl Leader<'_> {
-    /// Becomes the task's program. Returns, with an exit code that nobody looks at, only if that
-    /// failed, or if no task came.
-    pub(super) fn run(&self, pipe: &PipeWriter) -> i32 {
-        // If task-init can't read what is said here, it is dead, and so is this process soon.
-        let say = |setup: &Setup| {
-            if let Ok(frame) = encode(setup) {
-                (&*pipe).write_all(&frame).ok();
-            }
+    /// Becomes the task's program, or says what failed and ends.
+    pub(super) fn run(&self, pipe: &PipeWriter) -> ! {
+        let word = Word(pipe);
+        let fail = |setup: &Setup| -> ! {
+            word.failing();
+            word.failed(setup)
         };
         let Entered { pid, domain } = match self.enter() {
             Ok(entered) => entered,
-            Err(failure) => {
-                say(&Setup::NotEnclosed(failure));
-                return 1;
-            }
+            Err(failure) => fail(&Setup::NotEnclosed(failure)),
         };
-        self.rehearse();
         let assignment = match self.receive() {
             Ok(Some(assignment)) => assignment,
-            Ok(None) => return 0,
-            Err(error) => {
-                say(&Setup::Failed(refused("protocol", &error)));
-                return 1;
-            }
+            Ok(None) => word.unwanted(),
+            Err(error) => fail(&Setup::Failed(refused("protocol", &error))),
         };
-        say(&Setup::Failed(self.execute(assignment, domain, &|| say(&Setup::Ready { pid }))));
-        1
+        let command = match self.set_up(assignment, domain) {
+            Ok(command) => command,
+            Err(failure) => fail(&Setup::Failed(failure)),
+        };
+        if is_closed(self.control.as_fd()) {
+            word.unwanted();
+        }
+        word.ready(pid);
+        let errno = child::execute(command);
+        word.failing();
+        word.failed(&Setup::Failed(command.failure(EXEC, errno)))
     }
 
     /// Enters the enclosure.
@@ -153,17 +157,16 @@ impl Leader<'_> {
         Ok(())
     }
 
-    /// Goes through what is done with a plan, with one that is never executed. After a fork each page of
-    /// code and memory costs a fault when it is first used, a few µs each, and hundreds of them would be
-    /// paid by the task that waits.
-    fn rehearse(&self) {
+    /// Goes through what is done with a plan, with one that is never executed: in task-init, before there
+    /// is a leader. After a fork each page of code and memory costs a fault when it is first used, a few
+    /// µs each, and dozens of them would be paid by the task that waits.
+    pub(super) fn rehearse(&self) {
         let program = Program::Command { command: "true".to_owned(), args: Vec::new() };
         let plan = LaunchPlan::of(program, Sandbox::default());
         let frame = encode(&plan).unwrap_or_default();
         if let Some(plan) = read_frame(&*frame).ok().flatten() {
             Command::new(plan, self.scratch).ok();
         }
-        encode(&Setup::Ready { pid: 0 }).ok();
         capabilities::rehearse();
     }
 
@@ -199,31 +202,29 @@ impl Leader<'_> {
         Ok(Some(Assignment { plan, stdout, stderr }))
     }
 
-    /// Becomes the plan's program. Returns only what failed.
-    fn execute(
+    /// Runs the steps before execve.
+    fn set_up(
         &self,
         assignment: Assignment,
         domain: Option<Domain>,
-        ready: &dyn Fn(),
-    ) -> SetupFailure {
+    ) -> Result<&Command, SetupFailure> {
         let Assignment { mut plan, stdout, stderr } = assignment;
         let sandbox = std::mem::take(&mut plan.sandbox);
-        let command = match Command::new(plan, self.scratch) {
-            Ok(command) => command,
-            Err(failure) => return failure,
-        };
-        Child {
-            command: &command,
-            sandbox: &sandbox,
+        let command = Command::new(plan, self.scratch)?;
+        // Freed by task-init: an execve frees nothing of a memory that goes on.
+        let (command, sandbox) = self.kept.get_or_init(|| (command, sandbox));
+        let child = Child {
+            command,
+            sandbox,
             scratch: self.scratch,
             leaf: self.leaf,
             domain: Cell::new(domain),
             stdout: &stdout,
             stderr: &stderr,
             init: self.init,
-            ready,
-        }
-        .run()
+        };
+        child.set_up()?;
+        Ok(command)
     }
 }
 
@@ -242,38 +243,4 @@ fn outer_pid() -> io::Result<Pid> {
     let name = std::fs::read_link("/proc/self")?;
     let pid = name.to_str().and_then(|name| name.parse().ok());
     pid.map(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// What task-init makes of a pipe's content when execve, or the leader's end, has closed it. A leader
-/// that was killed before it could say anything never became the program, so another may.
-pub(super) fn last_word(mut said: &[u8]) -> Setup {
-    let died = || failure("setup", nix::errno::Errno::EINTR, "killed before it could start".into());
-    let mut last = Setup::NotEnclosed(died());
-    while let Ok(Some(setup)) = read_frame(&mut said) {
-        last = setup;
-    }
-    last
-}
-
-#[cfg(test)]
-mod tests {
-    use nix::errno::Errno;
-
-    use super::*;
-
-    #[test]
-    fn the_pipe_tells_a_done_setup_from_a_failed_one_and_from_a_death() {
-        let ready = encode(&Setup::Ready { pid: 7 }).expect("it is JSON");
-        let failed = Setup::Failed(failure("exec", Errno::ENOENT, "no".to_owned()));
-        let failed_frame = encode(&failed).expect("it is JSON");
-        let died = Setup::NotEnclosed(failure(
-            "setup",
-            Errno::EINTR,
-            "killed before it could start".to_owned(),
-        ));
-        assert_eq!(last_word(&[]), died);
-        assert_eq!(last_word(&ready), Setup::Ready { pid: 7 });
-        assert_eq!(last_word(&[&ready[..], &failed_frame].concat()), failed);
-        assert_eq!(last_word(&[&ready[..], &failed_frame[..9]].concat()), Setup::Ready { pid: 7 });
-    }
 }

@@ -5,18 +5,21 @@
 //! | file | who | does |
 //! |---|---|---|
 //! | `spawner` | one per worker | forks a task-init per request; sweeps after one that died |
-//! | `task` | task-init | forks the leader, obeys the control socket, ends the tree, reports |
+//! | `task` | task-init | starts the leader, obeys the control socket, ends the tree, reports |
 //! | `enclosure` | task-init | what is made before a task is known |
+//! | `aftermath` | task-init | the same after a leader that was killed during its setup |
 //! | `remove` | task-init, worker | removes what a task has filled a directory with |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
 //! | `leader` | leader | enters the enclosure, waits for the plan |
+//! | `word` | leader → task-init | what came of the setup |
 //! | `mounts` | leader | its file systems |
 //! | `command` | leader | plan → strings for execve, script file |
 //! | `child` | leader | the ordered steps before execve |
 //! | `sandbox` | leader | what each step of the sandbox does |
 //! | `probe` | `runlane __probe` | tries what this host can do for a sandbox |
-//! | `sys` | | system calls; the only `unsafe` |
+//! | `sys` | | system calls; the only `unsafe`. `sharing`: a leader in task-init's memory |
 
+mod aftermath;
 mod child;
 mod command;
 mod enclosure;
@@ -29,6 +32,7 @@ mod spawner;
 mod sweep;
 pub(super) mod sys;
 mod task;
+mod word;
 
 use std::process::ExitCode;
 
@@ -36,7 +40,7 @@ pub(super) use remove::remove_tree;
 pub use sandbox::{Denied, denied};
 pub(super) use sandbox::{WITH_REFER, WITH_SCOPES};
 
-use super::link::{ENTRY_ARGUMENT, PROBE_ARGUMENT};
+use super::link::{AFTERMATH_ARGUMENT, ENTRY_ARGUMENT, PROBE_ARGUMENT};
 
 /// Runs the spawner, or the host's probe, if this process was started as one, and returns its exit
 /// code at its end.
@@ -47,6 +51,7 @@ pub fn maybe_run() -> Option<ExitCode> {
     // The worker sees the end of the socket, or of the output; there is nobody else to tell.
     let done = match argument.to_str()? {
         ENTRY_ARGUMENT => spawner::run(),
+        AFTERMATH_ARGUMENT => aftermath::run(std::env::args_os().skip(2)),
         PROBE_ARGUMENT => probe::run(),
         _ => return None,
     };

@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setgroups, setresgid, setresu
 use super::super::host::{Failure, Findings, Namespaces, Settings};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{StepError, seccomp};
-use super::sys;
+use super::sys::{self, MountAttribute};
 use crate::task::{Landlock, Seccomp};
 
 /// Tries everything and prints the findings as JSON.
@@ -141,7 +141,8 @@ fn mounts() -> Tried {
     own_mounts(CloneFlags::CLONE_NEWNS)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), flags, None::<&str>).map_err(about("tmpfs"))?;
-    sys::make_read_only(Path::new("/")).map_err(|error| about_step("mount_setattr")(error.into()))
+    sys::set_mounts(Path::new("/"), MountAttribute::ReadOnly)
+        .map_err(|error| about_step("mount_setattr")(error.into()))
 }
 
 /// A new /proc can only be mounted by a process inside, so the first one there tries it.

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::geteuid;
 
 use super::super::link::{Report, VERSION, encode, namespaces_of};
 use super::super::process::ExitStatus;
@@ -32,6 +33,11 @@ pub(super) fn run() -> io::Result<()> {
     sys::close_others(&[socket.as_fd()])?;
     prctl::set_name(c"runlane-spawner")?;
     prctl::set_child_subreaper(true)?;
+    if geteuid().is_root() {
+        // A leader that has given up privileges shares its memory with a task-init that has not: no task
+        // of the same user may look into it. For others the files of their own /proc would be root's.
+        prctl::set_dumpable(false)?;
+    }
     seccomp::prepare();
     let signals = sweep::child_signals()?;
     let mut socket = Some(socket);

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid};
 
-use super::super::process::ExitStatus;
+use super::super::process::{ExitStatus, Usage};
 use super::sys::{self, ChildEnd, Children};
 
 /// How long a round waits for the killed to die: an end wakes it at once, and a new orphan, which no
@@ -46,6 +46,8 @@ pub(super) struct Sweep<'a> {
     reach: Reach,
     /// Killed here; not those that the ladder's SIGKILL took together with the leader.
     pub(super) killed: u32,
+    /// What those that were reaped here have used.
+    pub(super) usage: Usage,
     /// The group whose members died with the leader.
     died_with_leader: Option<Pid>,
 }
@@ -59,7 +61,7 @@ impl<'a> Sweep<'a> {
     ) -> Self {
         let deadline = Instant::now() + limit;
         let died_with_leader = died_with_leader.map(Pid::from_raw);
-        Self { signals, deadline, reach, killed: 0, died_with_leader }
+        Self { signals, deadline, reach, killed: 0, usage: Usage::default(), died_with_leader }
     }
 
     /// Kills and reaps every child, until the kernel says that there is none. Returns how many were
@@ -102,6 +104,7 @@ impl<'a> Sweep<'a> {
         let Some(end) = sys::reap(pid)? else {
             return Ok(false);
         };
+        self.usage = self.usage.with(end.usage);
         let by_us = end.status == ExitStatus::Signaled(libc::SIGKILL);
         if by_us && (group.is_none() || group != self.died_with_leader) {
             self.killed += 1;

@@ -1,5 +1,8 @@
-//! System calls that neither std nor nix wraps. The only file of the crate with `unsafe`.
+//! System calls that neither std nor nix wraps. With `sharing`, the only
+//! place of the crate with `unsafe`.
 #![allow(unsafe_code)]
+
+pub(super) mod sharing;
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut};
@@ -9,14 +12,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::super::process::ExitStatus;
+use super::super::process::{ExitStatus, Usage};
 use crate::task::Namespaces;
 
 /// The exit code of a forked process whose code panicked; 70 is EX_SOFTWARE of sysexits.h.
@@ -27,6 +32,8 @@ const PANICKED: i32 = 70;
 pub(super) struct ChildEnd {
     pub(super) pid: i32,
     pub(super) status: ExitStatus,
+    /// What it and those that it has waited for have used.
+    pub(super) usage: Usage,
 }
 
 /// Which children are looked at.
@@ -236,27 +243,46 @@ pub(super) fn reap(pid: i32) -> io::Result<Option<ChildEnd>> {
     waitid(Children::One(pid), 0)
 }
 
-/// std and nix know no real-time signals in a child's status; a task may die of one.
+/// std and nix know no real-time signals in a child's status; a task may die of one. And libc's function
+/// has no place for what the child has used.
 fn waitid(children: Children, flags: libc::c_int) -> io::Result<Option<ChildEnd>> {
     let (kind, id) = match children {
         Children::All => (libc::P_ALL, 0),
         Children::One(pid) => (libc::P_PID, pid.cast_unsigned()),
     };
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut used = MaybeUninit::<libc::rusage>::zeroed();
     let flags = flags | libc::WEXITED | libc::WNOHANG;
-    // SAFETY: `info` is writable and lives through the call.
-    Errno::result(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) })?;
+    // SAFETY: `info` and `used` are writable, of the types that the kernel fills, and live through the
+    // call.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_waitid, kind, id, info.as_mut_ptr(), flags, used.as_mut_ptr())
+    })?;
     // SAFETY: all zero is a valid siginfo_t, and waitid has filled it for SIGCHLD if it found a child,
-    // which makes pid and status its readable fields; it leaves the pid at 0 if it found none.
-    let (pid, code, status) = unsafe {
+    // which makes pid and status its readable fields; it leaves the pid at 0 if it found none. All zero
+    // is a valid rusage too.
+    let (pid, code, status, used) = unsafe {
         let info = info.assume_init();
-        (info.si_pid(), info.si_code, info.si_status())
+        (info.si_pid(), info.si_code, info.si_status(), used.assume_init())
     };
     let status = match code {
         libc::CLD_EXITED => ExitStatus::Exited(status),
         _ => ExitStatus::Signaled(status),
     };
-    Ok((pid != 0).then_some(ChildEnd { pid, status }))
+    Ok((pid != 0).then_some(ChildEnd { pid, status, usage: usage(&used) }))
+}
+
+fn usage(used: &libc::rusage) -> Usage {
+    let time = |time: libc::timeval| {
+        let micros = TimeVal::from(time).num_microseconds();
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    };
+    Usage {
+        user: time(used.ru_utime),
+        system: time(used.ru_stime),
+        // In KiB, says getrusage(2).
+        max_rss_bytes: u64::try_from(used.ru_maxrss).unwrap_or(0) * 1024,
+    }
 }
 
 /// Sends a signal by number to a process, or with a negative id to a group.
@@ -358,30 +384,6 @@ pub(super) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     // SAFETY: the kernel copies `len` instructions from a slice that is that long, and writes none.
     let done = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
-    };
-    Errno::result(done)?;
-    Ok(())
-}
-
-/// Makes a mount, and every mount below it, read-only. Linux 5.12.
-pub(super) fn make_read_only(path: &std::path::Path) -> io::Result<()> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    // SAFETY: path and attributes live through the call, which only reads them; the size is theirs.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
     };
     Errno::result(done)?;
     Ok(())

@@ -2,7 +2,7 @@
 //! has.
 //!
 //! ```text
-//! enclosure ─► fork ─► leader waits ─► plan ─► setup ─► started ─► running ─► leader is a zombie
+//! enclosure ─► start ─► leader waits ─► plan ─► setup ─► started ─► running ─► leader is a zombie
 //!     │          │         (early)              │                    │              │
 //!     └──────────┴─ not enclosed                ├─ step failed       │    KILL to the group ─► sweep
 //!                                               └─ setup failed      │         ─► reap the leader
@@ -10,11 +10,15 @@
 //!                        end of the socket: KILL to it ◄─────────────┘
 //! ```
 //!
+//! Then it may be asked to prepare for another task: nothing but its own memory is left of the first, and
+//! no task ever had that.
+//!
 //! In a process id namespace it is process 1: whatever is orphaned comes here, one signal reaches
 //! everything at once, and its own end takes the rest with it.
 
+use std::cell::OnceCell;
 use std::fs::File;
-use std::io::{self, PipeReader, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,24 +27,29 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signalfd::SignalFd;
-use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{Preparation, Report, Setup, SetupFailure, encode, read_frame};
+use super::super::link::{AGAIN, Preparation, Report, Setup, SetupFailure, encode, read_frame};
 use super::super::process::{Exit, ExitStatus, Usage};
+use super::aftermath::Aftermath;
 use super::enclosure::{Ids, Made, refused};
-use super::leader::{Leader, last_word};
+use super::leader::Leader;
+use super::sandbox::priority;
 use super::spawner::tell;
 use super::sweep::{self, Reach, Sweep};
+use super::sys::sharing::{self, Left, Stack};
 use super::sys::{self, Children};
+use super::word;
 use crate::task::Namespaces;
 
 /// How long a sweep may take before the worker is told that it can't promise the tree's end. A killed
 /// process lives on only in an uninterruptible system call, as on a dead network file system.
 const SWEEP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes for a leader's stack: the deepest there is the reading of a plan's JSON.
+const LEADER_STACK: usize = 512 * 1024;
 
 /// Runs one task. Returns the process's exit code: 0 when nothing of the task is left.
 pub(super) fn run(control: UnixStream, namespaces: Namespaces, ids: Ids) -> i32 {
@@ -64,37 +73,136 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
     let Some(preparation) = read_frame::<Preparation>(&control)? else {
         return Ok(());
     };
-    let enclosure = &preparation.enclosure;
-    let (pipe, leaders_end) = io::pipe()?;
-    let made = match Made::make(enclosure) {
-        Ok(made) => made,
-        Err(failure) => return refuse(&control, failure),
-    };
-    let leader = Leader {
-        control: &control,
-        preparation: &preparation,
-        scratch: &made.scratch,
-        leaf: made.leaf.as_ref(),
-        init: getpid(),
-    };
-    let leader = match sys::fork(|| leader.run(&leaders_end)) {
-        Ok(leader) => leader,
-        Err(error) => {
-            made.remove();
-            return refuse(&control, refused("fork", &error));
-        }
-    };
-    // Its end is to be seen here.
-    drop(leaders_end);
-    let has_mounts = enclosure.namespaces.mount;
     let reach = if namespaces.pid { Reach::Namespace } else { Reach::Children };
-    let worker = Worker::Listening;
-    Task { leader, control, signals, worker, killed: false, reach, has_mounts, made }.run(pipe)
+    let mut init =
+        Init { control, signals, preparation, reach, stack: Stack::new(LEADER_STACK)?, tasks: 0 };
+    // The namespaces that it was born in are one task's.
+    let is_reusable = namespaces == Namespaces::default();
+    while init.serve()? == Next::Again && is_reusable && init.is_asked_again()? {}
+    Ok(())
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
     tell(control, &Report::NotEnclosed(failure));
     Ok(())
+}
+
+/// What a task-init does after a task.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Another task, if the worker asks for it: nothing is left of this one.
+    Again,
+    End,
+}
+
+/// A task-init between two tasks.
+struct Init {
+    control: UnixStream,
+    signals: SignalFd,
+    preparation: Preparation,
+    reach: Reach,
+    stack: Stack,
+    /// How many it has had.
+    tasks: u32,
+}
+
+impl Init {
+    /// Waits until the worker asks for another task. False: it doesn't any more.
+    fn is_asked_again(&mut self) -> io::Result<bool> {
+        let mut byte = [AGAIN + 1];
+        // Signals that were sent before the worker knew of the end are nobody's.
+        while byte[0] != AGAIN {
+            match self.control.read(&mut byte) {
+                Ok(1) => {}
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Prepares for a task, waits for it, and runs it to its end.
+    fn serve(&mut self) -> io::Result<Next> {
+        let made = match Made::make(&self.preparation.enclosure) {
+            Ok(made) => made,
+            Err(failure) => return refuse(&self.control, failure).map(|()| Next::End),
+        };
+        let kept = OnceCell::new();
+        let leader = Leader {
+            control: &self.control,
+            preparation: &self.preparation,
+            scratch: &made.scratch,
+            leaf: made.leaf.as_ref(),
+            init: getpid(),
+            kept: &kept,
+        };
+        if self.tasks == 0 {
+            leader.rehearse();
+            self.rehearse(&made);
+        }
+        self.tasks += 1;
+        let aftermath = Aftermath::of(&made);
+        let priority = OwnPriority::of(&self.preparation);
+        let left = sharing::run(&mut self.stack, self.control.as_fd(), |pipe| leader.run(pipe));
+        let Left { pid: leader, mut said, worker_gone } = match left {
+            Ok(left) => left,
+            Err(error) => {
+                made.remove();
+                return refuse(&self.control, refused("fork", &error)).map(|()| Next::End);
+            }
+        };
+        let Some(setup) = word::last(&mut said) else {
+            match aftermath {
+                Some(aftermath) => aftermath.execute(&self.control),
+                None => sharing::leave(1),
+            }
+        };
+        drop((kept, said));
+        priority.restore();
+        let worker = if worker_gone { Worker::Gone } else { Worker::Listening };
+        let (control, signals) = (&self.control, &self.signals);
+        let (killed, usage) = (false, Usage::default());
+        let reach = self.reach;
+        let mut task = Task { leader, control, signals, worker, killed, reach, usage, made };
+        if worker_gone {
+            task.signal(libc::SIGKILL);
+        }
+        task.run(setup, self.preparation.enclosure.namespaces.mount)
+    }
+
+    /// Goes through what is done at the end, while nobody waits: see [`Leader`]'s own rehearsal.
+    fn rehearse(&self, made: &Made) {
+        let exit = Exit {
+            status: ExitStatus::Exited(0),
+            usage: Usage::default(),
+            leftovers_killed: 0,
+            cgroup: made.leaf.as_ref().map(Leaf::usage),
+        };
+        encode(&Report::Ended { exit, survivors: 0 }).ok();
+        encode(&Report::Started { pid: 0, at_us: now_us() }).ok();
+        sweep::ended(Children::All).ok();
+        sweep::drain(&self.signals).ok();
+    }
+}
+
+/// The kernel's preference for ending this process when memory runs out. A leader that sets its own
+/// sets it for all that share its memory (proc(5) doesn't say so; fs/proc/base.c does).
+struct OwnPriority(Option<i32>);
+
+impl OwnPriority {
+    fn of(preparation: &Preparation) -> Self {
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+        let own = own.and_then(|text| text.trim_end().parse().ok());
+        Self(own.filter(|own| *own != preparation.oom_score_adj))
+    }
+
+    fn restore(&self) {
+        if let Self(Some(own)) = self {
+            // Where that isn't allowed, this process is taken as soon as its task is.
+            priority::oom_score_adj(*own).ok();
+        }
+    }
 }
 
 /// Whether the worker holds its end of the control socket.
@@ -104,90 +212,49 @@ enum Worker {
     Gone,
 }
 
-/// A task whose leader was forked.
-struct Task {
+/// A task whose leader was started.
+struct Task<'a> {
     leader: i32,
-    control: UnixStream,
-    signals: SignalFd,
+    control: &'a UnixStream,
+    signals: &'a SignalFd,
     worker: Worker,
     /// The ladder's SIGKILL was sent to the group.
     killed: bool,
     reach: Reach,
-    /// The leader has a mount namespace of its own.
-    has_mounts: bool,
+    /// What those that were reaped have used.
+    usage: Usage,
     made: Made,
 }
 
-impl Task {
-    fn run(mut self, pipe: PipeReader) -> io::Result<()> {
-        self.rehearse();
-        let report = match self.setup(pipe)? {
+impl Task<'_> {
+    fn run(mut self, setup: Setup, has_mounts: bool) -> io::Result<Next> {
+        let report = match setup {
             Setup::Ready { pid } => {
-                tell(&self.control, &Report::Started { pid, at_us: now_us() });
+                tell(self.control, &Report::Started { pid, at_us: now_us() });
                 // Held to the end: the last one out of a mount namespace takes it down, which would
                 // delay the leader's end by milliseconds.
-                let mounts = self.has_mounts.then(|| File::open(format!("/proc/{pid}/ns/mnt")));
+                let mounts = has_mounts.then(|| File::open(format!("/proc/{pid}/ns/mnt")));
                 self.until_leader_ends()?;
-                let ended = self.end();
+                let next = self.end();
                 drop(mounts);
-                return ended;
+                return next;
             }
-            Setup::NotEnclosed(failure) => Report::NotEnclosed(failure),
-            Setup::Failed(failure) => Report::SetupFailed(failure),
+            Setup::NotEnclosed(failure) => Some(Report::NotEnclosed(failure)),
+            Setup::Failed(failure) => Some(Report::SetupFailed(failure)),
+            Setup::Unwanted => None,
         };
         self.kill_leaf();
         self.sweep(None).all()?;
         // Before the report: who is told that nothing is left finds nothing.
         self.made.remove();
-        tell(&self.control, &report);
-        Ok(())
-    }
-
-    /// Goes through what is done at the end, while nobody waits: see [`Leader`]'s own rehearsal.
-    fn rehearse(&self) {
-        let exit = Exit {
-            status: ExitStatus::Exited(0),
-            usage: usage().unwrap_or_default(),
-            leftovers_killed: 0,
-            cgroup: self.made.leaf.as_ref().map(Leaf::usage),
-        };
-        encode(&Report::Ended { exit, survivors: 0 }).ok();
-        encode(&Report::Started { pid: 0, at_us: now_us() }).ok();
-        let ready = encode(&Setup::Ready { pid: 0 }).unwrap_or_default();
-        last_word(&ready);
-        sweep::ended(Children::All).ok();
-        sweep::drain(&self.signals).ok();
-        // The leader is alive, and is spared.
-        sweep::kill_children(|_| true).ok();
+        if let Some(report) = report {
+            tell(self.control, &report);
+        }
+        Ok(Next::End)
     }
 
     fn sweep(&self, died_with_leader: Option<i32>) -> Sweep<'_> {
-        Sweep::new(&self.signals, SWEEP_LIMIT, self.reach, died_with_leader)
-    }
-
-    /// Waits until execve, or the leader's end, closes the pipe. What comes on the control socket until
-    /// then is the leader's, but for its end.
-    ///
-    /// What is written to the pipe wakes nobody, only its end does: a task-init that woke beside a leader
-    /// in the middle of execve would make the kernel move one of them to another CPU.
-    fn setup(&mut self, mut pipe: PipeReader) -> io::Result<Setup> {
-        loop {
-            let closed = |descriptor| PollFd::new(descriptor, PollFlags::empty());
-            let mut wait = [closed(pipe.as_fd()), closed(self.control.as_fd())];
-            let count = self.listening(wait.len());
-            poll(&mut wait[..count], PollTimeout::NONE)?;
-            let [pipe_closed, worker_gone] =
-                wait.map(|descriptor| descriptor.any().unwrap_or(false));
-            if worker_gone {
-                self.worker = Worker::Gone;
-                self.signal(libc::SIGKILL);
-            }
-            if pipe_closed {
-                let mut said = Vec::new();
-                pipe.read_to_end(&mut said)?;
-                return Ok(last_word(&said));
-            }
-        }
+        Sweep::new(self.signals, SWEEP_LIMIT, self.reach, died_with_leader)
     }
 
     /// Obeys the worker and reaps orphans until the leader is a zombie.
@@ -199,12 +266,13 @@ impl Task {
                     return Ok(());
                 }
                 sys::reap(end.pid)?;
+                self.usage = self.usage.with(end.usage);
             }
-            let mut wait = [pollin(&self.signals), pollin(&self.control)];
+            let mut wait = [pollin(self.signals), pollin(self.control)];
             let count = self.listening(wait.len());
             poll(&mut wait[..count], PollTimeout::NONE)?;
             let asked = wait[1].any().unwrap_or(false);
-            sweep::drain(&self.signals)?;
+            sweep::drain(self.signals)?;
             if asked {
                 self.obey()?;
             }
@@ -222,7 +290,8 @@ impl Task {
     /// Sends what the worker asks for. The end of the socket asks for SIGKILL.
     fn obey(&mut self) -> io::Result<()> {
         let mut numbers = [0; 16];
-        let length = match self.control.read(&mut numbers) {
+        let mut control = self.control;
+        let length = match control.read(&mut numbers) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             other => other?,
         };
@@ -252,7 +321,7 @@ impl Task {
     }
 
     /// Ends everything that the leader has left behind.
-    fn end(self) -> io::Result<()> {
+    fn end(self) -> io::Result<Next> {
         sys::kill(-self.leader, libc::SIGKILL);
         let leaf = self.made.leaf.as_ref();
         // A dead leader doesn't count. Who is there may fork faster than a sweep kills.
@@ -267,37 +336,24 @@ impl Task {
         let mut sweep = self.sweep(died_with_leader);
         let mut survivors = sweep.all()?;
         let leftovers_killed = sweep.killed;
+        let usage = self.usage.with(leader.usage).with(sweep.usage);
         if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
             // Normally nobody is left: whoever isn't our child was killed with the leaf.
             survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT).unwrap_or(true));
         }
         let cgroup = leaf.map(Leaf::usage);
-        let exit = Exit { status: leader.status, usage: usage()?, leftovers_killed, cgroup };
-        tell(&self.control, &Report::Ended { exit, survivors });
+        let exit = Exit { status: leader.status, usage, leftovers_killed, cgroup };
+        tell(self.control, &Report::Ended { exit, survivors });
         // After the report, because nobody waits for it, and a large directory takes long.
         while self.sweep(None).all()? > 0 {}
         self.made.remove();
-        Ok(())
+        // Another's user could be that of those that are left.
+        Ok(if survivors == 0 { Next::Again } else { Next::End })
     }
 }
 
 fn pollin(descriptor: &impl AsFd) -> PollFd<'_> {
     PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)
-}
-
-/// What every reaped descendant has used.
-fn usage() -> io::Result<Usage> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    Ok(Usage {
-        user: duration(usage.user_time()),
-        system: duration(usage.system_time()),
-        // In KiB, says getrusage(2).
-        max_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
-    })
-}
-
-fn duration(time: TimeVal) -> Duration {
-    Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0))
 }
 
 fn now_us() -> i64 {

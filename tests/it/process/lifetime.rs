@@ -1,5 +1,6 @@
 //! Whose death ends a task, and whose doesn't.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -49,10 +50,55 @@ async fn no_zombie_stays_and_the_spawner_ends_with_its_last_handle() {
     let spawner_pid = parent(task_init);
     launched.process.signal(Signal::Kill).expect("it runs");
     launched.process.wait().await.expect("its end is known");
+    assert!(is_alive(task_init), "it could have another task");
+    drop(launched.process);
     until("the task-init is reaped", || children(spawner_pid).is_empty()).await;
     assert!(is_alive(spawner_pid));
     drop(spawner);
     until("the spawner is gone", || !is_alive(spawner_pid)).await;
+}
+
+#[tokio::test]
+async fn a_task_init_has_one_task_after_the_other_and_tells_them_apart() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    let mut inits = BTreeSet::new();
+    // The first one's memory, time and late signals are not the second's.
+    for (script, code) in
+        [("head -c 60M /dev/zero | tail -c 50M | wc -c; exit 3", 3), ("exit 4", 4)]
+    {
+        let plan = sh(&mark, script);
+        let Launched { pid, mut process, stdout, .. } =
+            spawner.launch(&plan).await.expect("sh can be launched");
+        inits.insert(parent(pid));
+        let exit = process.wait().await.expect("its end is known");
+        drop(stdout);
+        assert_eq!(exit.status, ExitStatus::Exited(code));
+        assert_eq!(exit.usage.max_rss_bytes > 40 << 20, code == 3, "{exit:?}");
+        process.signal(Signal::Polite(15)).expect("it listens");
+        spawner.reuse(process, &plan.sandbox).await.expect("the spawner lives");
+    }
+    assert_eq!(inits.len(), 1, "{inits:?}");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_killed_while_it_waits_costs_no_task_and_leaves_nothing() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut plan = sh(&mark, "exit 4");
+    plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
+    let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
+    let first = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner starts");
+    until("a spare has its directory", || entries() == 1).await;
+    let init = spares(parent(parent(first.pid)), first.pid)[0];
+    until("its leader is there", || children(init).len() == 1).await;
+    kill(children(init)[0]);
+    until("what it had is removed", || entries() == 0).await;
+    let mut launched = spawner.launch(&plan).await.expect("another does it");
+    let exit = launched.process.wait().await.expect("its end is known");
+    assert_eq!(exit.status, ExitStatus::Exited(4));
 }
 
 /// The task-inits that wait for a task, beside that of the leader.
