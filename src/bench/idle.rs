@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::proc::{cpu_time, pss_bytes, reaped_cpu_time, tree};
+use super::proc::{cpu_time, pss_bytes, tree, tree_cpu_time};
 use super::stats::{Spread, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::{CancelOptions, Client, UnknownTask};
@@ -155,8 +155,7 @@ pub(super) async fn cpu_percent(
 ) -> Result<(f64, Option<f64>), BenchError> {
     let now = || {
         let spawners = site.spawner_pids().into_iter();
-        let spawners: Duration =
-            spawners.filter_map(|pid| Some(cpu_time(pid)? + reaped_cpu_time(pid)?)).sum();
+        let spawners: Duration = spawners.filter_map(tree_cpu_time).sum();
         let workers: Option<Duration> = site.worker_pids().into_iter().map(cpu_time).sum();
         (workers.map(|time| time + spawners), site.server_pid().and_then(cpu_time))
     };

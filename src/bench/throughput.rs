@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::helper::TRUE;
 use super::limits::spawn_rate;
-use super::proc::{cpu_time, reaped_cpu_time};
+use super::proc::{cpu_time, tree_cpu_time};
 use super::stats::{Spread, millis, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::Client;
@@ -238,10 +238,9 @@ pub(super) struct Cpu {
 
 impl Cpu {
     pub(super) fn now(site: &Site) -> Self {
-        let supervisors = |pid| Some(cpu_time(pid)? + reaped_cpu_time(pid)?);
         Self {
             worker: sum(&site.worker_pids(), cpu_time),
-            supervisors: sum(&site.spawner_pids(), supervisors),
+            supervisors: sum(&site.spawner_pids(), tree_cpu_time),
             server: site.server_pid().and_then(cpu_time),
             client: cpu_time(std::process::id()),
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -177,7 +177,11 @@ async fn busy(command: &mut Command) -> (Child, Vec<i32>) {
         let workers = children(pid).into_iter().filter(|child| !children(*child).is_empty());
         workers.last()
     };
-    until("the worker has its spawner", || of_worker().is_some()).await;
+    let start = Instant::now();
+    while of_worker().is_none() {
+        assert!(start.elapsed() < DEADLINE * 6, "the worker has no spawner");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let worker = of_worker().expect("it was there");
     let mut all = children(pid);
     all.extend(children(worker));
@@ -189,7 +193,7 @@ async fn interrupt(child: Child, signal: Signal, processes: &[i32]) {
     let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
     kill(Pid::from_raw(pid), signal).expect("it runs");
     let start = Instant::now();
-    let output = tokio::time::timeout(DEADLINE * 3, child.wait_with_output()).await;
+    let output = tokio::time::timeout(DEADLINE * 6, child.wait_with_output()).await;
     let output = output.expect("it ends").expect("it can be waited for");
     assert_eq!(output.status.code(), Some(130), "{:?}: {}", start.elapsed(), err(&output));
     // What was killed as it ended may take a moment to die.
