@@ -173,10 +173,9 @@ async fn curves_have_every_size_and_a_picture() {
 async fn busy(command: &mut Command) -> (Child, Vec<i32>) {
     let child = command.spawn().expect("it runs");
     let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
-    let of_worker = || {
-        let workers = children(pid).into_iter().filter(|child| !children(*child).is_empty());
-        workers.last()
-    };
+    let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_spawner = |pid: &i32| name(*pid) == "runlane-spawner\n";
+    let of_worker = || children(pid).into_iter().find(|it| children(*it).iter().any(is_spawner));
     let start = Instant::now();
     while of_worker().is_none() {
         assert!(start.elapsed() < DEADLINE * 6, "the worker has no spawner");
