@@ -42,7 +42,38 @@ async fn report(args: &[&str]) -> Value {
     assert_clean(dir.path());
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!(report["format"], 1);
+    assert_documented(&report);
     report
+}
+
+/// Every field of a report is in the one of docs/performance.md, at its place.
+#[track_caller]
+fn assert_documented(report: &Value) {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let blocks = page.split("```json").skip(1).filter_map(|rest| rest.split("```").next());
+    let documented = blocks.filter_map(|block| serde_json::from_str::<Value>(block).ok());
+    let documented = documented.into_iter().find(|block| block["format"] == 1).expect("a report");
+    assert_in(report, &documented, "");
+}
+
+#[track_caller]
+fn assert_in(value: &Value, documented: &Value, place: &str) {
+    match value {
+        Value::Object(fields) => {
+            // A figure's own fields are described once.
+            let is_figure = fields.contains_key("median");
+            for (name, field) in fields.iter().filter(|_| !is_figure) {
+                let place = format!("{place}.{name}");
+                assert!(documented.get(name).is_some(), "{place} is not documented");
+                assert_in(field, &documented[name], &place);
+            }
+        }
+        Value::Array(items) => {
+            items.iter().for_each(|item| assert_in(item, &documented[0], place));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// No directory of the bench is left, and no file but the worker's own places.
@@ -152,6 +183,7 @@ async fn curves_have_every_size_and_a_picture() {
     let output = bench(home.path(), &args).await.output().await.expect("it runs");
     assert!(output.status.success(), "{}", err(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_documented(&report);
     let curves = report["growth"].as_array().expect("curves");
     let names: Vec<&str> = curves.iter().filter_map(|curve| curve["name"].as_str()).collect();
     assert_eq!(names.join(","), of);
