@@ -20,22 +20,28 @@ pub(crate) struct Counts {
     pub(crate) allocations: u64,
 }
 
-/// Counts what a case takes the second time.
+/// The first times are left out: they load what is loaded once, and shape the heap.
+const WARM: u64 = 5;
+/// So many times are counted.
+const TIMES: u64 = 10;
+
+/// Counts what a case takes, rounded up.
 pub(crate) fn count(case: &str) -> Result<Counts, String> {
-    let (once, twice) = (total(case, "1")?, total(case, "2")?);
-    let less = |twice: u64, once: u64| {
-        twice.checked_sub(once).ok_or_else(|| format!("{case}: twice takes less than once"))
+    let (warm, all) = (total(case, WARM)?, total(case, WARM + TIMES)?);
+    let each = |all: u64, warm: u64| {
+        let counted = all.checked_sub(warm).map(|counted| counted.div_ceil(TIMES));
+        counted.ok_or_else(|| format!("{case}: more times take less"))
     };
     let counts = Counts {
-        ours: less(twice.ours, once.ours)?,
-        libc: less(twice.libc, once.libc)?,
-        allocations: less(twice.allocations, once.allocations)?,
+        ours: each(all.ours, warm.ours)?,
+        libc: each(all.libc, warm.libc)?,
+        allocations: each(all.allocations, warm.allocations)?,
     };
     if counts.ours == 0 { Err(format!("{case}: nothing was counted")) } else { Ok(counts) }
 }
 
 /// Counts what a process takes that does a case so many times.
-fn total(case: &str, times: &str) -> Result<Counts, String> {
+fn total(case: &str, times: u64) -> Result<Counts, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let profile = program.with_file_name("instructions.callgrind");
     let ran = Command::new("valgrind")
@@ -43,7 +49,7 @@ fn total(case: &str, times: &str) -> Result<Counts, String> {
         .args(["--compress-strings=no", "--compress-pos=no", "--dump-line=no"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&program)
-        .args(["--case", case, "--times", times])
+        .args(["--case", case, "--times", &times.to_string()])
         // The environment is on the stack, and has switches of the C library.
         .env_clear()
         .output()

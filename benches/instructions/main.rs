@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Counts don't depend on what else the machine does, so a rise is a change of the code or of the tools.
-//! What is counted is what a second time takes: a process that does it twice, less one that does it once.
+//! What is counted is the difference of two processes that do it a different number of times.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
