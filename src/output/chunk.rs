@@ -102,6 +102,8 @@ pub struct Chunker {
 struct StreamState {
     tally: StreamTally,
     pending: Vec<u8>,
+    /// The last pending bytes filled a chunk, so the next ones get all the room at once.
+    fills: bool,
     /// Place of the pending bytes in the order of first reads; without meaning if nothing is pending.
     ticket: u64,
     /// Before this instant small writes wait for more.
@@ -180,19 +182,38 @@ impl Chunker {
 
     fn append(&mut self, stream: Stream, mut data: &[u8], now: Instant) {
         while !data.is_empty() {
+            let chunk_max = self.settings.chunk_max;
             let state = &mut self.streams[index(stream)];
             if state.pending.is_empty() {
                 state.ticket = self.next_ticket;
                 self.next_ticket += 1;
+                if let Some((whole, rest)) = data.split_at_checked(chunk_max) {
+                    self.flush_whole(stream, whole, now);
+                    data = rest;
+                    continue;
+                }
+                if state.fills {
+                    state.pending.reserve_exact(chunk_max);
+                }
             }
-            let room = self.settings.chunk_max - state.pending.len();
+            let room = chunk_max - state.pending.len();
             let (part, rest) = data.split_at(room.min(data.len()));
             state.pending.extend_from_slice(part);
             data = rest;
-            if state.pending.len() == self.settings.chunk_max {
+            if state.pending.len() == chunk_max {
                 self.flush(stream, now);
             }
         }
+    }
+
+    /// Makes a chunk of bytes that fill one, without putting them to the stream's pending ones, of which
+    /// there are none.
+    fn flush_whole(&mut self, stream: Stream, data: &[u8], now: Instant) {
+        // Whatever is pending was read before.
+        if !self.streams[index(other(stream))].pending.is_empty() {
+            self.flush_one(other(stream), now);
+        }
+        self.send(stream, Bytes::copy_from_slice(data), now);
     }
 
     /// Makes the stream's pending bytes a chunk, after the other stream's if those were read first.
@@ -209,12 +230,22 @@ impl Chunker {
     }
 
     fn flush_one(&mut self, stream: Stream, now: Instant) {
-        let coalesce = self.settings.coalesce;
         let state = &mut self.streams[index(stream)];
-        state.quiet_until = Some(now + coalesce);
-        // Copied to its exact size: a queued small chunk must not hold a large buffer.
-        let data = Bytes::copy_from_slice(&state.pending);
-        state.pending.clear();
+        state.fills = state.pending.len() == self.settings.chunk_max;
+        let data = if state.fills {
+            Bytes::from(std::mem::take(&mut state.pending))
+        } else {
+            // Copied to its exact size: a queued small chunk must not hold a large buffer.
+            let data = Bytes::copy_from_slice(&state.pending);
+            state.pending.clear();
+            data
+        };
+        self.send(stream, data, now);
+    }
+
+    fn send(&mut self, stream: Stream, data: Bytes, now: Instant) {
+        let state = &mut self.streams[index(stream)];
+        state.quiet_until = Some(now + self.settings.coalesce);
         let offset = state.tally.kept_bytes;
         self.emit(stream, offset, data);
     }

@@ -89,15 +89,13 @@ impl LineSplitter {
         Self { max, kept: Vec::new(), omitted: 0, last: 0 }
     }
 
-    fn push(&mut self, data: &[u8], mut emit: impl FnMut(Line<'_>)) {
-        let mut parts = data.split(|byte| *byte == b'\n');
-        // `split` yields one part more than there are newlines: the unfinished end.
-        let unfinished = parts.next_back().unwrap_or_default();
-        for part in parts {
-            self.keep(part);
+    fn push(&mut self, mut data: &[u8], mut emit: impl FnMut(Line<'_>)) {
+        while let Some(end) = memchr::memchr(b'\n', data) {
+            self.keep(&data[..end]);
             self.end_line(&mut emit);
+            data = &data[end + 1..];
         }
-        self.keep(unfinished);
+        self.keep(data);
     }
 
     fn finish(&mut self, mut emit: impl FnMut(Line<'_>)) {
@@ -127,7 +125,10 @@ impl LineSplitter {
             self.omitted += (self.kept.len() - whole) as u64;
             self.kept.truncate(whole);
         }
-        emit(Line { text: String::from_utf8_lossy(&self.kept), omitted_bytes: self.omitted });
+        // Most lines are UTF-8, which is seen in fewer steps than it is mended.
+        let text = std::str::from_utf8(&self.kept)
+            .map_or_else(|_| String::from_utf8_lossy(&self.kept), Cow::Borrowed);
+        emit(Line { text, omitted_bytes: self.omitted });
         self.kept.clear();
         self.omitted = 0;
         self.last = 0;

@@ -160,9 +160,8 @@ pub(super) fn variant<'v>(
     problems: &mut Problems,
 ) -> Option<(&'static str, &'v Value)> {
     let fields = map(value, path, problems)?;
-    let one_of = known.join("`, `");
     if fields.len() != 1 {
-        let found = fields.len();
+        let (found, one_of) = (fields.len(), known.join("`, `"));
         problems.add(path, format!("has {found} fields; use exactly one of `{one_of}`"));
         return None;
     }

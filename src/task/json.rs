@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use super::path::Path;
@@ -92,11 +93,16 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(key) = map.next_key::<String>()? {
             let node = Node { path: self.path.field(&key), problems: self.problems };
             let value = map.next_value_seed(node)?;
-            if object.contains_key(&key) {
-                let message = "stands twice in its object; keep one";
-                self.problems.borrow_mut().add(self.path.field(&key), message);
+            match object.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                Entry::Occupied(mut entry) => {
+                    let message = "stands twice in its object; keep one";
+                    self.problems.borrow_mut().add(self.path.field(entry.key()), message);
+                    entry.insert(value);
+                }
             }
-            object.insert(key, value);
         }
         Ok(Value::Object(object))
     }

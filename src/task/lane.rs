@@ -33,12 +33,14 @@ impl LaneRecord {
     ///    rest is `matchExpressions`. Both keep the order of the list.
     /// 5. An empty `matchLabels` or `matchExpressions` is left out: `"selector":{}` has neither.
     pub fn id(&self) -> LaneId {
-        let record = Self::new(self.kind, &self.selector);
-        if record.kind == Kind::Subprocess && record.selector.is_empty() {
+        if self.kind == Kind::Subprocess && self.selector.is_empty() {
             return LaneId::default_lane();
         }
+        let record = Self::new(self.kind, &self.selector);
         let json = serde_json::to_vec(&record).expect("a record has only string keys");
-        let id = base32(&Sha256::digest(json));
+        let hash = Sha256::digest(json);
+        // A character has five bits.
+        let id = base32(&hash[..(LEN * 5).div_ceil(8)]);
         id[..LEN].parse().expect("base32 has only letters and digits")
     }
 }

@@ -110,10 +110,10 @@ impl RouteTable {
     /// # Errors
     /// [`RouteError`] says for each runner of the kind which conditions fail.
     pub fn pick(&self, kind: Kind, selector: &Selector) -> Result<&RunnerEntry, RouteError> {
-        let of_kind = || self.entries.iter().filter(|entry| entry.kind == kind);
-        if let Some(entry) = of_kind().find(|entry| selector.matches(&entry.labels)) {
+        if let Some(entry) = self.first(kind, selector) {
             return Ok(entry);
         }
+        let of_kind = || self.entries.iter().filter(|entry| entry.kind == kind);
         if of_kind().next().is_none() {
             return Err(RouteError::UnsupportedKind { kind });
         }
@@ -123,7 +123,12 @@ impl RouteTable {
 
     /// Whether a runner can take the tasks of a lane.
     pub fn matches_lane(&self, lane: &LaneRecord) -> bool {
-        self.pick(lane.kind, &lane.selector).is_ok()
+        self.first(lane.kind, &lane.selector).is_some()
+    }
+
+    fn first(&self, kind: Kind, selector: &Selector) -> Option<&RunnerEntry> {
+        let fits = |entry: &&RunnerEntry| entry.kind == kind && selector.matches(&entry.labels);
+        self.entries.iter().find(fits)
     }
 }
 

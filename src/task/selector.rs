@@ -7,7 +7,8 @@
 //! Semantics are those of Kubernetes label selectors. A key or a value with other characters than
 //! letters, digits and `_ - . / : @ + * ~ % #` is written as a JSON string: `team="a b"`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -38,44 +39,45 @@ impl Selector {
     /// smallest stands in `matchLabels` and each other one in an `In`.
     #[must_use]
     pub fn canonical(&self) -> Self {
-        let (mut match_labels, mut others) = (Labels::new(), BTreeSet::new());
-        let sorted: BTreeSet<Requirement> = self.conditions().map(|c| c.sorted()).collect();
+        let (mut match_labels, mut match_expressions) = (Labels::new(), Vec::new());
+        let mut sorted: Vec<Condition<'_>> = self.conditions().map(Condition::sorted).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
         for condition in sorted {
-            match (condition.operator, condition.values.as_slice()) {
+            match (condition.operator, &*condition.values) {
                 // Sorted: the first one of a key has its smallest value.
-                (Operator::In, [value]) if !match_labels.contains_key(&condition.key) => {
-                    match_labels.insert(condition.key, value.clone());
+                (Operator::In, [value]) if !match_labels.contains_key(condition.key) => {
+                    match_labels.insert(condition.key.clone(), value.clone());
                 }
-                _ => {
-                    others.insert(condition);
-                }
+                _ => match_expressions.push(condition.into_requirement()),
             }
         }
-        Self { match_labels, match_expressions: others.into_iter().collect() }
+        Self { match_labels, match_expressions }
     }
 
     fn conditions(&self) -> impl Iterator<Item = Condition<'_>> {
         let equal = |(key, value)| Condition {
             key,
             operator: Operator::In,
-            values: std::slice::from_ref(value),
+            values: Cow::Borrowed(std::slice::from_ref(value)),
         };
         let expressions = self.match_expressions.iter();
         self.match_labels.iter().map(equal).chain(expressions.map(Condition::of))
     }
 }
 
-/// One condition, from either half of a selector.
+/// One condition, from either half of a selector. The order of conditions is that of a lane's id.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Condition<'a> {
     key: &'a String,
     operator: Operator,
-    values: &'a [String],
+    values: Cow<'a, [String]>,
 }
 
 impl<'a> Condition<'a> {
     fn of(requirement: &'a Requirement) -> Self {
         let Requirement { key, operator, values } = requirement;
-        Self { key, operator: *operator, values }
+        Self { key, operator: *operator, values: Cow::Borrowed(values) }
     }
 
     fn holds(&self, labels: &Labels) -> bool {
@@ -95,20 +97,26 @@ impl<'a> Condition<'a> {
         }
     }
 
-    fn sorted(&self) -> Requirement {
-        let values: BTreeSet<&String> = self.values.iter().collect();
-        Requirement {
-            key: self.key.clone(),
-            operator: self.operator,
-            values: values.into_iter().cloned().collect(),
+    /// Sorts its values and leaves out repeated ones.
+    fn sorted(mut self) -> Self {
+        if !self.values.is_sorted_by(|a, b| a < b) {
+            let values = self.values.to_mut();
+            values.sort_unstable();
+            values.dedup();
         }
+        self
+    }
+
+    fn into_requirement(self) -> Requirement {
+        let (key, values) = (self.key.clone(), self.values.into_owned());
+        Requirement { key, operator: self.operator, values }
     }
 }
 
 impl fmt::Display for Condition<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = Word(self.key);
-        match (self.operator, self.values) {
+        match (self.operator, &*self.values) {
             (Operator::In, [value]) => write!(f, "{key}={}", Word(value)),
             (Operator::NotIn, [value]) => write!(f, "{key}!={}", Word(value)),
             (Operator::In, values) => write!(f, "{key} in ({})", Words(values)),

@@ -82,7 +82,8 @@ pub struct LossPolicy {
 impl Task {
     /// What the tasks of its lane ask for.
     pub fn lane_record(&self) -> LaneRecord {
-        LaneRecord::new(self.work.kind(), &self.selector)
+        // The selector is in canonical form already.
+        LaneRecord { kind: self.work.kind(), selector: self.selector.clone() }
     }
 }
 

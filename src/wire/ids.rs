@@ -43,9 +43,13 @@ fn check(text: &str) -> Result<(), InvalidId> {
     if text.len() > MAX_ID_LEN {
         return Err(InvalidId::TooLong { len: text.len() });
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match text.char_indices().find(|(_, c)| !allowed(*c)) {
-        Some((at, found)) => Err(InvalidId::Character { found, at }),
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    match text.bytes().position(|byte| !allowed(byte)) {
+        // The bytes before it are ASCII, so a character begins here.
+        Some(at) => {
+            let found = text[at..].chars().next().expect("the text goes on here");
+            Err(InvalidId::Character { found, at })
+        }
         None => Ok(()),
     }
 }
@@ -54,7 +58,7 @@ macro_rules! token {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "String")]
         #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,128}$"))]
         pub struct $name(String);
 

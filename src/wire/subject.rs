@@ -34,112 +34,112 @@ impl Subjects {
 
     /// The request subject of the submit service.
     pub fn submit(&self) -> String {
-        format!("{}.submit", self.namespace)
+        self.join(["submit"])
     }
 
     /// Where a task waits.
     pub fn queue(&self, lane: &LaneId, id: &TaskId) -> String {
-        format!("{}.queue.{lane}.{id}", self.namespace)
+        self.join(["queue", lane.as_str(), id.as_str()])
     }
 
     /// Filter: all tasks that wait in a lane.
     pub fn queue_lane(&self, lane: &LaneId) -> String {
-        format!("{}.queue.{lane}.*", self.namespace)
+        self.join(["queue", lane.as_str(), "*"])
     }
 
     /// Filter: one task, in whatever lane it waits.
     pub fn queue_task(&self, id: &TaskId) -> String {
-        format!("{}.queue.*.{id}", self.namespace)
+        self.join(["queue", "*", id.as_str()])
     }
 
     /// Filter: everything that waits.
     pub fn queue_all(&self) -> String {
-        format!("{}.queue.*.*", self.namespace)
+        self.join(["queue", "*", "*"])
     }
 
     /// A task's compare-and-set chain.
     pub fn status(&self, id: &TaskId) -> String {
-        format!("{}.task.{id}.status", self.namespace)
+        self.join(["task", id.as_str(), "status"])
     }
 
     /// A task's cancel requests.
     pub fn cancel(&self, id: &TaskId) -> String {
-        format!("{}.task.{id}.cancel", self.namespace)
+        self.join(["task", id.as_str(), "cancel"])
     }
 
     /// A task's outcome.
     pub fn outcome(&self, id: &TaskId) -> String {
-        format!("{}.task.{id}.outcome", self.namespace)
+        self.join(["task", id.as_str(), "outcome"])
     }
 
     /// Filter: status, cancel and outcome of one task.
     pub fn task(&self, id: &TaskId) -> String {
-        format!("{}.task.{id}.*", self.namespace)
+        self.join(["task", id.as_str(), "*"])
     }
 
     /// Filter: the status chains of all tasks.
     pub fn status_all(&self) -> String {
-        format!("{}.task.*.status", self.namespace)
+        self.join(["task", "*", "status"])
     }
 
     /// Filter: the cancel requests of all tasks.
     pub fn cancel_all(&self) -> String {
-        format!("{}.task.*.cancel", self.namespace)
+        self.join(["task", "*", "cancel"])
     }
 
     /// Filter: the outcomes of all tasks.
     pub fn outcome_all(&self) -> String {
-        format!("{}.task.*.outcome", self.namespace)
+        self.join(["task", "*", "outcome"])
     }
 
     /// One output stream of a task.
     pub fn output(&self, id: &TaskId, stream: Stream) -> String {
-        format!("{}.output.{id}.{}", self.namespace, stream.token())
+        self.join(["output", id.as_str(), stream.token()])
     }
 
     /// Filter: both output streams of a task.
     pub fn output_task(&self, id: &TaskId) -> String {
-        format!("{}.output.{id}.*", self.namespace)
+        self.join(["output", id.as_str(), "*"])
     }
 
     /// Filter: all output.
     pub fn output_all(&self) -> String {
-        format!("{}.output.*.*", self.namespace)
+        self.join(["output", "*", "*"])
     }
 
     /// The spec of a task that was started, kept for those who want to run it again.
     pub fn spec(&self, id: &TaskId) -> String {
-        format!("{}.spec.{id}", self.namespace)
+        self.join(["spec", id.as_str()])
     }
 
     /// Filter: all kept specs.
     pub fn spec_all(&self) -> String {
-        format!("{}.spec.*", self.namespace)
+        self.join(["spec", "*"])
     }
 
     /// What the server does later: kept here until it is due.
     pub fn schedule(&self, id: &TaskId, timer: Timer) -> String {
-        format!("{}.schedule.{id}.{}", self.namespace, timer.token())
+        self.join(["schedule", id.as_str(), timer.token()])
     }
 
     /// Filter: all schedules of a task.
     pub fn schedule_task(&self, id: &TaskId) -> String {
-        format!("{}.schedule.{id}.*", self.namespace)
+        self.join(["schedule", id.as_str(), "*"])
     }
 
     /// Filter: a delayed task, before and after it is due.
     pub fn start_timers(&self, id: &TaskId) -> String {
-        format!("{}.*.{id}.{}", self.namespace, Timer::Start.token())
+        self.join(["*", id.as_str(), Timer::Start.token()])
     }
 
     /// Filter: all schedules.
     pub fn schedule_all(&self) -> String {
-        format!("{}.schedule.*.*", self.namespace)
+        self.join(["schedule", "*", "*"])
     }
 
     /// Filter: the schedules of all delayed tasks.
     pub fn schedule_starts(&self) -> String {
-        format!("{}.schedule.*.{}", self.namespace, Timer::Start.token())
+        self.join(["schedule", "*", Timer::Start.token()])
     }
 
     /// Takes the schedule subject of a delayed task apart; `None` if it isn't one of this namespace.
@@ -150,12 +150,12 @@ impl Subjects {
 
     /// What is due.
     pub fn due(&self, id: &TaskId, timer: Timer) -> String {
-        format!("{}.due.{id}.{}", self.namespace, timer.token())
+        self.join(["due", id.as_str(), timer.token()])
     }
 
     /// Filter: everything that is due.
     pub fn due_all(&self) -> String {
-        format!("{}.due.*.*", self.namespace)
+        self.join(["due", "*", "*"])
     }
 
     /// The stream of schedules.
@@ -172,7 +172,7 @@ impl Subjects {
 
     /// Where an operator speaks to one worker.
     pub fn worker_control(&self, worker: &WorkerId) -> String {
-        format!("{}.worker.{worker}", self.namespace)
+        self.join(["worker", worker.as_str()])
     }
 
     /// The stream of waiting tasks.
@@ -243,6 +243,19 @@ impl Subjects {
             .strip_prefix('.')?
             .strip_prefix(family)?
             .strip_prefix('.')
+    }
+
+    // One allocation of the right size; `format!` guesses, and grows.
+    fn join<const N: usize>(&self, tokens: [&str; N]) -> String {
+        let length =
+            self.namespace.as_str().len() + N + tokens.iter().map(|t| t.len()).sum::<usize>();
+        let mut subject = String::with_capacity(length);
+        subject.push_str(self.namespace.as_str());
+        for token in tokens {
+            subject.push('.');
+            subject.push_str(token);
+        }
+        subject
     }
 
     fn upper(&self, what: &str) -> String {
