@@ -25,7 +25,6 @@ use options::Sizes;
 /// nats-server with file storage and a worker with the default isolation, and each ends with a stored
 /// outcome. Figures are medians over the rounds. docs/performance.md says what each of them is.
 #[derive(Debug, Args)]
-#[command(subcommand_negates_reqs = true)]
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     scenario: Option<Scenario>,
