@@ -174,8 +174,8 @@ async fn busy(command: &mut Command) -> (Child, Vec<i32>) {
     let child = command.spawn().expect("it runs");
     let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
     let of_worker = || {
-        let workers = children(pid).into_iter().filter(|child| !children(*child).is_empty());
-        workers.last()
+        let mut workers = children(pid).into_iter().filter(|child| !children(*child).is_empty());
+        workers.next_back()
     };
     until("the worker has its spawner", || of_worker().is_some()).await;
     let worker = of_worker().expect("it was there");
