@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `spawn-for MS` | after a byte on stdin: runs /bin/true again and again for that time, and tells how often |
 //! | `spawn-each` | for each byte on stdin: runs /bin/true once, and tells how long that took |
-//! | `write BYTES` | writes so many zero bytes to stdout |
-//! | `read` | reads stdin to its end, and tells how much and in what time |
+//! | `copy` | copies stdin to /dev/null through `read` and `write`, and tells how much and in what time |
 //!
 //! Programs are started by `posix_spawn` (std's `Command` does it so if nothing is to be done in the
 //! child), with the helper's own stdin and stdout, so that nothing is opened for them.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -36,9 +36,9 @@ pub(super) struct Spawned {
     pub(super) cpu_micros: u64,
 }
 
-/// What `read` tells, as a line of JSON.
+/// What `copy` tells, as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Drained {
+pub(super) struct Copied {
     /// Bytes to the end.
     pub(super) bytes: u64,
     /// From the first byte to the end.
@@ -58,8 +58,7 @@ pub fn maybe_run() -> Option<ExitCode> {
     let done = match what.as_str() {
         "spawn-for" => spawn_for(Duration::from_millis(number)),
         "spawn-each" => spawn_each(),
-        "write" => write(number),
-        "read" => read(),
+        "copy" => copy(),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
     Some(if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -99,28 +98,20 @@ fn spawn(command: &mut Command) -> io::Result<()> {
     }
 }
 
-fn write(bytes: u64) -> io::Result<()> {
-    let block = vec![0; BLOCK];
-    let mut stdout = io::stdout().lock();
-    let mut left = bytes;
-    while left > 0 {
-        let size = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
-        stdout.write_all(&block[..size])?;
-        left -= size as u64;
-    }
-    stdout.flush()
-}
-
-fn read() -> io::Result<()> {
+fn copy() -> io::Result<()> {
     let mut block = vec![0; BLOCK];
     let mut stdin = io::stdin().lock();
-    let mut bytes = stdin.read(&mut block)? as u64;
-    let start = Instant::now();
+    let mut null = File::options().write(true).open("/dev/null")?;
+    let mut bytes = 0;
+    let mut start = None;
     loop {
-        match stdin.read(&mut block)? {
-            0 => return tell(&Drained { bytes, nanos: nanos(start.elapsed()) }),
-            size => bytes += size as u64,
+        let size = stdin.read(&mut block)?;
+        let start = start.get_or_insert_with(Instant::now);
+        if size == 0 {
+            return tell(&Copied { bytes, nanos: nanos(start.elapsed()) });
         }
+        null.write_all(&block[..size])?;
+        bytes += size as u64;
     }
 }
 

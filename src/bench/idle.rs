@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::proc::{cpu_time, pss_bytes, reaped_cpu_time, tree};
+use super::proc::{cpu_time, pss_bytes, tree, tree_cpu_time};
 use super::stats::{Spread, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::{CancelOptions, Client, UnknownTask};
@@ -80,7 +80,7 @@ pub async fn idle(
         cancel_all(site.client(), &tasks).await?;
         rounds.push((empty, full));
     }
-    // One task has made the spawner.
+    sleep(options.settle).await;
     let one = cpu_rounds(site, options, "one lane", progress).await?;
     add_lanes(site, options.lanes, PATIENCE).await?;
     sleep(options.settle).await;
@@ -155,8 +155,7 @@ pub(super) async fn cpu_percent(
 ) -> Result<(f64, Option<f64>), BenchError> {
     let now = || {
         let spawners = site.spawner_pids().into_iter();
-        let spawners: Duration =
-            spawners.filter_map(|pid| Some(cpu_time(pid)? + reaped_cpu_time(pid)?)).sum();
+        let spawners: Duration = spawners.filter_map(tree_cpu_time).sum();
         let workers: Option<Duration> = site.worker_pids().into_iter().map(cpu_time).sum();
         (workers.map(|time| time + spawners), site.server_pid().and_then(cpu_time))
     };
@@ -233,7 +232,8 @@ pub(super) async fn add_lanes(
         topology::ensure_lane(client.bus(), &record.id(), &record, lease).await?;
     }
     let deadline = Instant::now() + patience;
-    loop {
+    // The default lane is served by all; a worker tells of others when it next says that it is there.
+    while lanes > 1 {
         let workers = client.workers().await?.workers;
         let served = workers.iter().map(|worker| worker.lanes.len()).min().unwrap_or(0);
         if served >= lanes {
@@ -244,4 +244,5 @@ pub(super) async fn add_lanes(
         }
         sleep(Duration::from_millis(50)).await;
     }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::helper::{Drained, HELPER_ARGUMENT, Spawned};
+use super::helper::{Copied, HELPER_ARGUMENT, Spawned};
 use super::stats::{Samples, Spread, per_second};
 use super::{BenchError, Progress};
 use crate::exec::THIS_PROGRAM;
@@ -42,7 +42,7 @@ pub struct Limits {
     pub idle_spawn_p50_ms: Spread,
     /// The same: 99th percentile.
     pub idle_spawn_p99_ms: Spread,
-    /// Bytes from one process to another through a pipe, in 10^6 bytes per second.
+    /// What `head` writes into a pipe and another process copies out, in 10^6 bytes per second.
     pub pipe_megabytes_per_second: Spread,
     /// A request to the server, which answers it itself: median. None: no server was used.
     pub nats_round_trip_p50_ms: Option<Spread>,
@@ -152,27 +152,28 @@ impl SpawnProbe {
     }
 }
 
-/// Lets one process write and another read, in blocks of 64 KiB; returns 10^6 bytes per second.
+/// Lets `head` write zeros into a pipe, as the task of [`super::output()`] does, and a small process copy
+/// them out through `read` and `write`; returns 10^6 bytes per second.
 #[allow(clippy::cast_precision_loss)]
 pub(super) async fn pipe_rate(bytes: u64) -> Result<f64, BenchError> {
     let failed = |source| BenchError::Helper { what: "the pipe", source };
-    let count = bytes.to_string();
-    let mut writer = command(&["write", &count]);
+    let mut writer = Command::new("head");
+    writer.args(["-c", &bytes.to_string(), "/dev/zero"]).kill_on_drop(true);
     let mut writer = writer.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let pipe = writer.stdout.take().expect("it is piped");
     let pipe: Stdio = pipe.try_into().map_err(failed)?;
-    let mut reader = command(&["read"]);
+    let mut reader = command(&["copy"]);
     let mut reader = reader.stdin(pipe).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let mut told = String::new();
     let mut output = reader.stdout.take().expect("it is piped");
     output.read_to_string(&mut told).await.map_err(failed)?;
     writer.wait().await.map_err(failed)?;
     reader.wait().await.map_err(failed)?;
-    let read: Drained = serde_json::from_str(&told).map_err(|error| failed(error.into()))?;
-    if read.bytes != bytes {
-        return Err(failed(io::Error::other(format!("{} of {bytes} bytes came", read.bytes))));
+    let copied: Copied = serde_json::from_str(&told).map_err(|error| failed(error.into()))?;
+    if copied.bytes != bytes {
+        return Err(failed(io::Error::other(format!("{} of {bytes} bytes came", copied.bytes))));
     }
-    Ok(read.bytes as f64 / 1000.0 / (read.nanos.max(1) as f64 / 1e6))
+    Ok(copied.bytes as f64 / 1000.0 / (copied.nanos.max(1) as f64 / 1e6))
 }
 
 /// Asks the server something that it answers by itself: nobody listens on the subject.

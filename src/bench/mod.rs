@@ -55,7 +55,7 @@ pub use report::{FORMAT, Report};
 pub use site::{Place, Site, SiteOptions};
 pub use stats::Spread;
 pub use submit::{SubmitBenchOptions, SubmitRate, submit};
-pub use throughput::{CpuMsPerTask, Throughput, ThroughputOptions, throughput};
+pub use throughput::{CpuMs, Throughput, ThroughputOptions, throughput};
 pub use worker::WorkerCommand;
 
 /// Told what is being measured now, for a person who waits.

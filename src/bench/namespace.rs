@@ -14,11 +14,11 @@ pub(super) fn own_namespace() -> Namespace {
     format!("bench-{}", &random[..12]).parse().expect("letters, digits and -")
 }
 
-/// Whether a worker has said that it serves lanes.
+/// Whether a worker has said that it is there.
 pub(super) async fn is_there(client: &Client, name: &WorkerId) -> bool {
     // The streams are made by the worker: until then there is nothing to read.
     let Ok(list) = client.workers().await else { return false };
-    list.workers.iter().any(|worker| worker.worker == *name && !worker.lanes.is_empty())
+    list.workers.iter().any(|worker| worker.worker == *name)
 }
 
 /// The presets of the runners that are there, each once.

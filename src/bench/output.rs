@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::limits::pipe_rate;
 use super::stats::Spread;
-use super::throughput::succeeded;
+use super::throughput::{Cpu, CpuMs, succeeded};
 use super::{BenchError, Progress, Site};
 use crate::client::{Client, FollowEvent};
 use crate::wire::{Attempt, Outcome, Selector, Stream, TaskId, TaskSpec};
@@ -56,6 +56,8 @@ pub struct Output {
     pub zeros_of_limit: Spread,
     /// Lines divided by the limit, round by round.
     pub lines_of_limit: Spread,
+    /// CPU time for each 10^6 bytes of both.
+    pub cpu_ms_per_megabyte: CpuMs,
     /// Whether every byte was compared and was right; a report with anything else does not exist.
     pub byte_identical: bool,
 }
@@ -64,6 +66,7 @@ pub struct Output {
 ///
 /// # Errors
 /// A task fails, its output does not come, or a byte is wrong or missing.
+#[allow(clippy::cast_precision_loss)]
 pub async fn output(
     site: &mut Site,
     options: &OutputOptions,
@@ -79,13 +82,16 @@ pub async fn output(
     for round in 1..=options.rounds {
         progress(&format!("output: round {round} of {}", options.rounds));
         let before = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
+        let cpu = Cpu::now(site);
         let zeros = follow(site, &zeros, selector).await?;
         let lines = follow(site, &lines, selector).await?;
+        let cpu = Cpu::now(site).since(&cpu);
         let after = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
-        rounds.push((zeros, lines, f64::midpoint(before, after)));
+        rounds.push((zeros, lines, f64::midpoint(before, after), cpu));
         site.settle().await?;
         site.clear_output().await?;
     }
+    let cpu: Vec<Cpu> = rounds.iter().map(|round| round.3).collect();
     Ok(Output {
         bytes: options.bytes,
         zeros_megabytes_per_second: Spread::over(&rounds, |round| round.0),
@@ -93,6 +99,7 @@ pub async fn output(
         limit_pipe_megabytes_per_second: Spread::over(&rounds, |round| round.2),
         zeros_of_limit: Spread::over(&rounds, |round| round.0 / round.2),
         lines_of_limit: Spread::over(&rounds, |round| round.1 / round.2),
+        cpu_ms_per_megabyte: CpuMs::of(&cpu, 2.0 * options.bytes as f64 / 1e6),
         byte_identical: true,
     })
 }

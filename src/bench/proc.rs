@@ -15,9 +15,16 @@ pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
     clock_gettime(clock).ok().map(Duration::from)
 }
 
+/// CPU time of a process, of its descendants, and of those of them that have ended.
+pub(super) fn tree_cpu_time(root: u32) -> Option<Duration> {
+    let each = |(pid, _)| Some(cpu_time(pid)? + reaped_cpu_time(pid)?);
+    // One that ends meanwhile counts with its parent the next time.
+    cpu_time(root).map(|_| tree(root).into_iter().filter_map(each).sum())
+}
+
 /// CPU time of the descendants that a process, and they, have waited for. The kernel tells it in ticks
 /// of 10 ms.
-pub(super) fn reaped_cpu_time(pid: u32) -> Option<Duration> {
+fn reaped_cpu_time(pid: u32) -> Option<Duration> {
     let stat = Stat::of(pid)?;
     let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok()??;
     let ticks_per_second = u32::try_from(ticks_per_second).ok()?;

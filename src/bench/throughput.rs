@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::helper::TRUE;
 use super::limits::spawn_rate;
-use super::proc::{cpu_time, reaped_cpu_time};
+use super::proc::{cpu_time, tree_cpu_time};
 use super::stats::{Spread, millis, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::Client;
@@ -56,13 +56,14 @@ pub struct Throughput {
     /// CPU time of one bare spawn.
     pub limit_spawn_cpu_ms: Spread,
     /// CPU time of one task, with all that belongs to it up to its ack.
-    pub cpu_ms_per_task: CpuMsPerTask,
+    pub cpu_ms_per_task: CpuMs,
 }
 
-/// CPU time for each task, by process, in milliseconds. None: the process isn't known.
+/// CPU time by process, in milliseconds for each of what the field's name says. None: the process isn't
+/// known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CpuMsPerTask {
+pub struct CpuMs {
     /// Of all that are known.
     pub total: Spread,
     /// The worker.
@@ -122,10 +123,7 @@ pub async fn throughput(
 
 #[allow(clippy::cast_precision_loss)]
 fn summary(concurrency: Option<usize>, tasks: usize, rounds: &[Round]) -> Throughput {
-    let each = |part: fn(&Cpu) -> Option<Duration>| {
-        let parts = rounds.iter().map(|round| Some(millis(part(&round.cpu)?) / tasks as f64));
-        parts.collect::<Option<Vec<f64>>>().map(Spread::of)
-    };
+    let cpu: Vec<Cpu> = rounds.iter().map(|round| round.cpu).collect();
     Throughput {
         concurrency,
         tasks,
@@ -133,13 +131,24 @@ fn summary(concurrency: Option<usize>, tasks: usize, rounds: &[Round]) -> Throug
         limit_spawns_per_second: Spread::over(rounds, |round| round.limit),
         of_limit: Spread::over(rounds, |round| round.tasks_per_second / round.limit),
         limit_spawn_cpu_ms: Spread::over(rounds, |round| round.limit_cpu_ms),
-        cpu_ms_per_task: CpuMsPerTask {
-            total: Spread::over(rounds, |round| millis(round.cpu.total()) / tasks as f64),
+        cpu_ms_per_task: CpuMs::of(&cpu, tasks as f64),
+    }
+}
+
+impl CpuMs {
+    /// Divides the times of each round by the number of what was done in it.
+    pub(super) fn of(rounds: &[Cpu], count: f64) -> Self {
+        let each = |part: fn(&Cpu) -> Option<Duration>| {
+            let parts = rounds.iter().map(|cpu| Some(millis(part(cpu)?) / count));
+            parts.collect::<Option<Vec<f64>>>().map(Spread::of)
+        };
+        Self {
+            total: Spread::over(rounds, |cpu| millis(cpu.total()) / count),
             worker: each(|cpu| cpu.worker),
             supervisors_and_tasks: each(|cpu| cpu.supervisors),
             nats_server: each(|cpu| cpu.server),
             client: each(|cpu| cpu.client),
-        },
+        }
     }
 }
 
@@ -238,10 +247,9 @@ pub(super) struct Cpu {
 
 impl Cpu {
     pub(super) fn now(site: &Site) -> Self {
-        let supervisors = |pid| Some(cpu_time(pid)? + reaped_cpu_time(pid)?);
         Self {
             worker: sum(&site.worker_pids(), cpu_time),
-            supervisors: sum(&site.spawner_pids(), supervisors),
+            supervisors: sum(&site.spawner_pids(), tree_cpu_time),
             server: site.server_pid().and_then(cpu_time),
             client: cpu_time(std::process::id()),
         }

@@ -1,20 +1,20 @@
 //! `runlane bench`: how fast runlane is here, beside what the machine can do without it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::exit::{CANCELED, FAILED, Failure, USAGE};
+use super::exit::{CANCELED, Failure, USAGE};
 use super::global::GlobalArgs;
 use super::isolation_args::PresetArg;
 use super::run::Stops;
-use super::say;
 use crate::bench::{self, Report, Site};
 use crate::task::InvalidSelector;
 use crate::wire::Selector;
 
 mod options;
 mod place;
+mod show;
 mod text;
 
 use options::Sizes;
@@ -40,7 +40,8 @@ pub(super) struct BenchArgs {
 /// Where the JSON goes.
 #[derive(Debug, Clone, Default, Args)]
 struct FileArg {
-    /// With --json: the file that the report is written to; - is stdout [default: -]
+    /// With --json: the file that the report is written to, beside the table on stdout; - writes the
+    /// report to stdout [default: -]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -248,9 +249,10 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
     tidied?;
     closed?;
     if let Some(Scenario::Growth { plots: Some(dir), .. }) = &args.scenario {
-        draw(dir, &report)?;
+        show::draw(dir, &report)?;
     }
-    show(global, args, file.as_deref(), &report)
+    show::show(global, &args.common, file.as_deref(), &report)?;
+    Ok(0)
 }
 
 async fn measure(
@@ -340,42 +342,6 @@ async fn tidy(global: &GlobalArgs, site: &mut Site, measured: bool) -> Result<()
         ));
     }
     Ok(())
-}
-
-/// Writes a picture of each curve.
-fn draw(dir: &Path, report: &Report) -> Result<(), Failure> {
-    for curve in &report.growth {
-        let file = dir.join(format!("{}.svg", curve.name));
-        std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, curve.svg())).map_err(
-            |error| Failure::new(FAILED, format!("cannot write {}: {error}", file.display())),
-        )?;
-    }
-    Ok(())
-}
-
-fn show(
-    global: &GlobalArgs,
-    args: &BenchArgs,
-    file: Option<&Path>,
-    report: &Report,
-) -> Result<u8, Failure> {
-    if global.json {
-        match file {
-            Some(file) if file.as_os_str() != "-" => {
-                let text = serde_json::to_vec_pretty(report).expect("a report is plain JSON");
-                std::fs::write(file, text).map_err(|error| {
-                    let message = format!("cannot write {}: {error}", file.display());
-                    Failure::new(FAILED, message)
-                })?;
-            }
-            Some(_) | None => say::json(report)?,
-        }
-    } else if args.common.markdown {
-        say::out(text::markdown(report).as_bytes())?;
-    } else {
-        say::out(text::plain(report).as_bytes())?;
-    }
-    Ok(0)
 }
 
 /// The labels that tasks ask for, as everywhere else.

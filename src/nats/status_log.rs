@@ -39,6 +39,9 @@ pub enum Append {
     Lost(Option<StatusEntry>),
 }
 
+/// Room for a record: most have some 500 bytes.
+const RECORD_BYTES: usize = 768;
+
 /// The subject, or filter, whose last message a compare-and-set looks at in place of its own.
 const EXPECTED_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
@@ -201,7 +204,9 @@ pub fn parse_cancel(payload: &[u8]) -> CancelRequest {
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Bytes, BusError> {
-    let bytes = serde_json::to_vec(value).map_err(|error| BusError::Broken(error.to_string()))?;
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    serde_json::to_writer(&mut bytes, value)
+        .map_err(|error| BusError::Broken(error.to_string()))?;
     Ok(bytes.into())
 }
 

@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "wire"]),
     ("nats", &["config", "output", "task", "telemetry", "wire"]),
     ("devserver", &["nats"]),
+    ("bench", &["client", "devserver", "exec", "nats", "wire"]),
     ("client", &["nats", "task", "wire"]),
     // The submit service and the stored cancels do what a client does.
     ("worker", &["client", "exec", "nats", "output", "task", "telemetry", "wire"]),

@@ -1,7 +1,7 @@
 //! Reports for people: one table, aligned or in Markdown.
 
 use super::super::table::Table;
-use crate::bench::{Curve, Facts, Report, Spread};
+use crate::bench::{CpuMs, Curve, Facts, Report, Spread};
 
 /// A line of a report.
 struct Line {
@@ -111,14 +111,19 @@ fn throughput(report: &Report, lines: &mut Vec<Line>) {
         let spawn = &measured.limit_spawn_cpu_ms;
         let times = format!("{}× a bare spawn", number(cpu.total.median / spawn.median));
         lines.push(Line { ratio: times, ..total });
-        for (name, part) in [
-            ("    worker", &cpu.worker),
-            ("    supervisors and tasks", &cpu.supervisors_and_tasks),
-            ("    nats-server", &cpu.nats_server),
-            ("    this client", &cpu.client),
-        ] {
-            lines.extend(part.as_ref().map(|part| line(name, part, " ms")));
-        }
+        parts(cpu, lines);
+    }
+}
+
+/// CPU time by process.
+fn parts(cpu: &CpuMs, lines: &mut Vec<Line>) {
+    for (name, part) in [
+        ("    worker", &cpu.worker),
+        ("    supervisors and tasks", &cpu.supervisors_and_tasks),
+        ("    nats-server", &cpu.nats_server),
+        ("    this client", &cpu.client),
+    ] {
+        lines.extend(part.as_ref().map(|part| line(name, part, " ms")));
     }
 }
 
@@ -150,6 +155,8 @@ fn output(report: &Report, lines: &mut Vec<Line>) {
     let numbered =
         line("  the same of numbered lines", &output.lines_megabytes_per_second, " MB/s");
     lines.push(numbered.ratio(&output.lines_of_limit, " of the pipe"));
+    lines.push(line("  CPU time of each MB", &output.cpu_ms_per_megabyte.total, " ms"));
+    parts(&output.cpu_ms_per_megabyte, lines);
     lines.push(line("  pipe in the same minute", &output.limit_pipe_megabytes_per_second, " MB/s"));
 }
 
