@@ -20,7 +20,7 @@ struct Tolerance {
 /// With the same tools only the code differs.
 const SAME_TOOLS: Tolerance = Tolerance { ours: 5, libc: 10 };
 /// Another compiler inlines otherwise, another C library copies and allocates otherwise.
-const OTHER_TOOLS: Tolerance = Tolerance { ours: 20, libc: 60 };
+const OTHER_TOOLS: Tolerance = Tolerance { ours: 10, libc: 60 };
 /// Instructions by which our smallest cases may differ.
 const OURS_SLACK: u64 = 40;
 /// The same of the C library: how the heap lies decides how long an allocation takes.

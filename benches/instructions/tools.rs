@@ -7,7 +7,17 @@ pub(crate) fn versions() -> Result<String, String> {
     let rustc = said_by("rustc", &["--version"])?;
     let libc = said_by("getconf", &["GNU_LIBC_VERSION"])?;
     let valgrind = said_by("valgrind", &["--version"])?;
-    Ok(format!("{rustc}, {libc}, {valgrind}, {}", std::env::consts::ARCH))
+    Ok(format!("{rustc}, {libc}, {valgrind}, {}", processor()))
+}
+
+// The C library copies by what the processor has, and valgrind shows it AVX2, but nothing newer.
+fn processor() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let avx2 = std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let avx2 = false;
+    let more = if avx2 { " with AVX2" } else { "" };
+    format!("{}{more}", std::env::consts::ARCH)
 }
 
 fn said_by(program: &str, args: &[&str]) -> Result<String, String> {

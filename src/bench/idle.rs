@@ -231,9 +231,13 @@ pub(super) async fn add_lanes(
         let lease = topology::DEFAULT_LEASE;
         topology::ensure_lane(client.bus(), &record.id(), &record, lease).await?;
     }
+    if lanes <= 1 {
+        // The default lane is served by all.
+        return Ok(());
+    }
     let deadline = Instant::now() + patience;
-    // The default lane is served by all; a worker tells of others when it next says that it is there.
-    while lanes > 1 {
+    // A worker tells of others when it next says that it is there.
+    loop {
         let workers = client.workers().await?.workers;
         let served = workers.iter().map(|worker| worker.lanes.len()).min().unwrap_or(0);
         if served >= lanes {
@@ -244,5 +248,4 @@ pub(super) async fn add_lanes(
         }
         sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
 }

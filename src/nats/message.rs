@@ -95,7 +95,10 @@ pub(super) fn decode<T: DeserializeOwned>(reply: &Bytes) -> Result<T, BusError> 
         #[serde(default)]
         description: String,
     }
-    if let Ok(Failure { error }) = serde_json::from_slice::<Failure>(reply) {
+    // Nearly none has one, and a reading of it in vain costs as much as that of the value.
+    if memchr::memmem::find(reply, b"\"error\"").is_some()
+        && let Ok(Failure { error }) = serde_json::from_slice::<Failure>(reply)
+    {
         return Err(BusError::Refused { code: error.err_code, text: error.description });
     }
     serde_json::from_slice(reply)

@@ -3,10 +3,14 @@
 //! `append` settles what a plain compare-and-set leaves open: when the answer is lost, or the race is
 //! undecided, it reads the leader and recognises its own record by its token.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::guards;
@@ -35,16 +39,70 @@ pub enum Append {
     Lost(Option<StatusEntry>),
 }
 
+/// Room for a record: most have some 500 bytes.
+const RECORD_BYTES: usize = 768;
+
+/// The subject, or filter, whose last message a compare-and-set looks at in place of its own.
+const EXPECTED_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+
+/// How often the stream's replicas are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Reads and writes the records of tasks.
 #[derive(Clone)]
 pub struct StatusLog {
     bus: Bus,
+    /// One server stores the stream, and so knows the order of writes to all its subjects.
+    is_single: Arc<AtomicBool>,
 }
 
 impl StatusLog {
     /// Uses a connection.
     pub fn new(bus: Bus) -> Self {
-        Self { bus }
+        Self { bus, is_single: Arc::default() }
+    }
+
+    /// Counts the stream's replicas now, and then every ten seconds.
+    pub async fn watch_replicas(self) -> Result<(), BusError> {
+        loop {
+            let single = self.count_replicas().await.is_ok_and(|replicas| replicas == 1);
+            self.is_single.store(single, Ordering::Relaxed);
+            sleep(COUNT_INTERVAL).await;
+        }
+    }
+
+    async fn count_replicas(&self) -> Result<usize, BusError> {
+        #[derive(Deserialize)]
+        struct Info {
+            config: Config,
+        }
+        #[derive(Deserialize)]
+        struct Config {
+            num_replicas: usize,
+        }
+        let stream = self.bus.subjects().tasks_stream();
+        let info: Info = self.bus.api(&format!("STREAM.INFO.{stream}"), &json!({})).await?;
+        Ok(info.config.num_replicas)
+    }
+
+    /// Appends the first record of a task if there is none of any sort, no cancel request either. With
+    /// `None` nothing is known: there is one, or several servers store the stream, or none answers.
+    ///
+    /// Only a single server can compare with other subjects: of three, the one that decides is blind to
+    /// what is on its way to a majority.
+    pub async fn append_first(&self, id: &TaskId, event: &StatusEvent) -> Option<u64> {
+        let guarded = guards::fence() && guards::start_check();
+        if !guarded || !self.is_single.load(Ordering::Relaxed) {
+            return None;
+        }
+        let subjects = self.bus.subjects();
+        let headers = Headers::default().with(EXPECTED_OF_SUBJECT, subjects.task(id));
+        let stored =
+            self.bus.append_with(subjects.status(id), 0, headers, encode(event).ok()?).await;
+        match stored {
+            Ok(Cas::Stored(seq)) => Some(seq),
+            Ok(Cas::Conflict) | Err(_) => None,
+        }
     }
 
     /// Reads the last record of a task's chain from the leader.
@@ -146,7 +204,9 @@ pub fn parse_cancel(payload: &[u8]) -> CancelRequest {
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Bytes, BusError> {
-    let bytes = serde_json::to_vec(value).map_err(|error| BusError::Broken(error.to_string()))?;
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    serde_json::to_writer(&mut bytes, value)
+        .map_err(|error| BusError::Broken(error.to_string()))?;
     Ok(bytes.into())
 }
 

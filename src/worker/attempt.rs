@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::claim::Taken;
 use super::lease::Lease;
+use super::places::Ask;
 use super::shared::Shared;
 use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError, TaskProcess};
 use crate::nats::{Delivery, StoredOutput};
@@ -106,6 +107,10 @@ pub(super) async fn run(
             exec::supervise(&mut process, plan.timeout, plan.grace, plan.stop_signal, stop).await;
         let finished_at = Timestamp::now();
         lease.process_is_gone();
+        if ended.is_ok() {
+            // If the loop is behind, the place is free when the end is stored.
+            shared.places.try_send(Ask::Over(id.clone())).ok();
+        }
         // The pump may have ended first, when both pipes were closed before the exit.
         let _pump_is_done = gone_tx.send(());
         (ended, finished_at)

@@ -2,7 +2,8 @@
 //!
 //! `append started` (compare-and-set) → *then* read the cancel request from the leader → only then
 //! start a process. A canceller writes first and reads the chain after, so at least one of the two
-//! sees the other.
+//! sees the other. Where one server stores the records, the first start's compare-and-set looks at the
+//! cancel request too, and the read is saved.
 
 use std::time::Duration;
 
@@ -111,6 +112,14 @@ pub(super) async fn claim(
                 (first_event(shared, delivery, lease, intent, &counts), expected_seq)
             }
         };
+        // The common case takes one round trip: that nobody has canceled is a part of what is compared.
+        if expected == 0
+            && let StatusEvent::Started(started) = &event
+            && let Some(seq) = shared.log.append_first(&delivery.id, &event).await
+        {
+            let (started, slot) = (started.clone(), intent.slot());
+            return Ok(Claim::Taken(Taken { started, seq, last_delay: None, slot }));
+        }
         match shared.log.append(&delivery.id, &event, expected, deadline).await? {
             Append::Won(seq) => {
                 return won(shared, delivery, intent, event, seq, last_delay(last)).await;

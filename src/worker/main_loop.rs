@@ -233,6 +233,10 @@ impl MainLoop {
             Err(error) => error.id(),
         };
         let Some(task) = self.tasks_of_runs.remove(&id) else { return };
+        // What it asked for before it ended comes first.
+        while let Ok(ask) = self.parts.asks.try_recv() {
+            self.places.on(ask);
+        }
         if let Some(active) = self.active.remove(&task) {
             self.answer_late_delivery(&active);
         }

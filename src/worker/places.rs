@@ -7,7 +7,8 @@
 //!      └───────── a run place is free ◄──── Returning ◄┘
 //! ```
 //!
-//! A returning task comes before new ones: no message is pulled for a place that one waits for.
+//! A returning task comes before new ones: no message is pulled for a place that one waits for. A task
+//! whose processes have ended takes no run place any more: the next one starts while its end is stored.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -29,6 +30,8 @@ pub(super) enum Ask {
     /// It could have its slot now: the answer comes when it may run. Dropping the other end takes
     /// the wish back.
     Run(TaskId, oneshot::Sender<()>),
+    /// Its processes have ended; what follows only records that.
+    Over(TaskId),
 }
 
 /// Makes the way from the runs to the loop.
@@ -43,19 +46,21 @@ pub(super) struct Places {
     // All tasks here, in both sorts of places; the loop says when one comes and goes.
     here: usize,
     waiting: HashSet<TaskId>,
+    // As many as run at most: while the server is away, ends must not pile up.
+    over: HashSet<TaskId>,
     returning: VecDeque<(TaskId, oneshot::Sender<()>)>,
     closing: bool,
 }
 
 impl Places {
     pub(super) fn new(capacity: usize) -> Self {
-        let (waiting, returning) = (HashSet::new(), VecDeque::new());
-        Self { capacity, here: 0, waiting, returning, closing: false }
+        let (waiting, over, returning) = (HashSet::new(), HashSet::new(), VecDeque::new());
+        Self { capacity, here: 0, waiting, over, returning, closing: false }
     }
 
     /// Tasks that take run capacity.
     pub(super) fn running(&self) -> usize {
-        self.here - self.waiting.len()
+        self.here - self.waiting.len() - self.over.len()
     }
 
     /// Run places that are free and that nobody here waits for.
@@ -76,10 +81,11 @@ impl Places {
         self.here += 1;
     }
 
-    /// A task has gone.
+    /// A task has gone; no ask of it comes after this.
     pub(super) fn leave(&mut self, id: &TaskId) {
         self.here -= 1;
         self.waiting.remove(id);
+        self.over.remove(id);
         self.returning.retain(|(returning, _)| returning != id);
         self.give();
     }
@@ -102,6 +108,11 @@ impl Places {
                 }
             }
             Ask::Run(id, reply) if !self.closing => self.returning.push_back((id, reply)),
+            Ask::Over(id) => {
+                if self.over.len() < self.capacity {
+                    self.over.insert(id);
+                }
+            }
             // Dropped: the run hears that it gets none.
             Ask::Run(_, _) => {}
         }
@@ -175,6 +186,21 @@ mod tests {
         drop(run(&mut places, 1));
         places.leave(&id(2));
         assert_eq!((places.room(), places.is_waiting(&id(1))), (1, true));
+    }
+
+    #[test]
+    fn a_task_that_is_over_makes_room_once_and_as_many_as_can_run() {
+        let mut places = Places::new(1);
+        places.enter();
+        places.on(Ask::Over(id(1)));
+        assert_eq!((places.running(), places.room()), (0, 1));
+        places.enter();
+        places.on(Ask::Over(id(2)));
+        assert_eq!((places.running(), places.room()), (1, 0), "the first end isn't stored yet");
+        places.leave(&id(1));
+        assert_eq!((places.running(), places.room()), (1, 0));
+        places.leave(&id(2));
+        assert_eq!((places.running(), places.room()), (0, 1));
     }
 
     #[test]

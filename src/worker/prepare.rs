@@ -48,9 +48,10 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
         return Prepared::Later(not_before);
     }
     let record = task.lane_record();
-    let served = shared.lanes.borrow().get(&delivery.lane).map(|lane| lane.record.clone());
+    let is_served =
+        shared.lanes.borrow().get(&delivery.lane).is_some_and(|lane| lane.record == record);
     // A lane with a name of its own has its record in the bucket; others are named by what they ask.
-    if record.id() != delivery.lane && served.as_ref() != Some(&record) {
+    if !is_served && record.id() != delivery.lane {
         return Prepared::Elsewhere(record);
     }
     match shared.router.pick(task.work.kind(), &task.selector) {

@@ -114,12 +114,9 @@ impl Worker {
             pull(&mut services, &bus, &link, &router, settings.capacity, settings.max_lanes);
         let lanes = pulling.lanes;
         let spool = Spool::new(settings.state_dir);
-        spawn_helpers(
-            &mut services,
-            &bus,
-            &spool,
-            settings.submit_service.then_some(&settings.worker),
-        );
+        let log = StatusLog::new(bus.clone());
+        let submissions = settings.submit_service.then_some(&settings.worker);
+        spawn_helpers(&mut services, &bus, &log, &spool, submissions);
         let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
         let heard = SlotChanges::listen(&bus).await?;
         services.spawn(admit::forward(heard, slot_changes.clone()));
@@ -146,7 +143,7 @@ impl Worker {
             presence_tick: presence_tick(),
             shared: Arc::new(Shared {
                 worker: settings.worker,
-                log: StatusLog::new(bus.clone()),
+                log,
                 slots: Slots::new(bus.clone()),
                 slot_changes,
                 places,
@@ -270,9 +267,11 @@ fn pull(
 fn spawn_helpers(
     services: &mut JoinSet<Result<(), BusError>>,
     bus: &Bus,
+    log: &StatusLog,
     spool: &Spool,
     submissions: Option<&WorkerId>,
 ) {
+    services.spawn(log.clone().watch_replicas());
     services.spawn(spool.clone().recover(bus.clone()));
     services.spawn(chores::run(bus.clone(), Sort::Cancels));
     services.spawn(chores::run(bus.clone(), Sort::Due));

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use runlane::client::{CancelError, CancelOptions, Canceled, UnknownTask};
-use runlane::nats::StatusLog;
+use runlane::nats::{Headers, StatusLog};
 use runlane::wire::{CancelRequest, Phase, StopReason, TaskId};
 use tokio::task::JoinSet;
 
@@ -52,6 +52,32 @@ async fn a_task_that_waits_for_its_next_attempt_ends_with_what_it_was() {
     let Canceled::Ended(outcome) = canceled else { panic!("{canceled:?}") };
     assert_eq!((outcome.exit_code, outcome.output.is_some()), (Some(1), true));
     assert_ended_once(&setup, &id).await;
+}
+
+#[tokio::test]
+async fn a_first_start_and_a_stored_cancel_exclude_each_other_in_one_step() {
+    let setup = Setup::new().await;
+    let log = StatusLog::new(setup.bus.clone());
+    let first = async |id: &str| {
+        let hand = setup.hand(id);
+        log.append_first(&hand.id, &hand.started()).await
+    };
+    assert_eq!(first("unknown").await, None, "the stream may have replicas");
+    let mut services = JoinSet::new();
+    services.spawn(log.clone().watch_replicas());
+    let known = async {
+        let mut tries = 0..;
+        while first(&format!("known-{}", tries.next().unwrap_or(0))).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(known).await;
+    let request = setup.bus.subjects().cancel(&task("stopped"));
+    setup.bus.publish(request, Headers::default(), "{}".into()).await.expect("stored");
+    assert_eq!(first("stopped").await, None);
+    assert_eq!(log.last(&task("stopped")).await.expect("read"), None, "nothing was stored");
+    assert!(first("free").await.is_some());
+    assert_eq!(first("free").await, None, "it has started");
 }
 
 #[tokio::test]

@@ -84,7 +84,13 @@ impl Hand {
     }
 
     pub(super) async fn start(&mut self) {
-        let started = Started {
+        let started = self.started();
+        self.append(&started).await;
+    }
+
+    /// The record of a start of the next attempt.
+    pub(super) fn started(&self) -> StatusEvent {
+        StatusEvent::Started(Started {
             attempt: self.attempt,
             worker: "hand".parse().expect("a worker id"),
             runner: "default".to_owned(),
@@ -96,8 +102,7 @@ impl Hand {
             failures: 0,
             worker_losses: 0,
             at: Timestamp::now(),
-        };
-        self.append(&StatusEvent::Started(started)).await;
+        })
     }
 
     /// Numbers a chunk, counts it, and stores it.
