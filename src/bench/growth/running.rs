@@ -21,8 +21,9 @@ pub(super) async fn measure(
     let mut curve = Curve::new("running", "tasks that run at once in one worker");
     site.separate_program()?;
     site.start_worker(most + 2).await?;
-    super::tasks_per_second(site, reach.tasks() / 10).await?;
+    sleep(reach.watch() / 6).await;
     let empty = Pss::of(site)?;
+    super::tasks_per_second(site, reach.tasks() / 10).await?;
     let mut tasks = Vec::new();
     for &running in sizes {
         step(progress, &curve, running);
