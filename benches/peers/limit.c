@@ -2,7 +2,7 @@
  * tasks that aren't /bin/true.
  *
  *   limit spawn N PROCESSES   posix_spawn + waitpid of /bin/true, N in all, from PROCESSES small processes
- *   limit latency N           the same one by one; one line of nanoseconds for each
+ *   limit latency N           the same one by one, 5 ms apart; one line of nanoseconds for each
  *   limit pipe BYTES          BYTES through one pipe, written and read in pieces of 64 KiB
  *   limit produce BYTES       writes BYTES to stdout in pieces of 64 KiB; each piece is different
  *   limit hold FILE           writes its process id to FILE and sleeps for ever
@@ -60,7 +60,10 @@ static void spawn(long count, long processes) {
 }
 
 static void latency(long count) {
+    /* A submitter that waits for each task leaves the machine idle in between. */
+    struct timespec pause = {0, 5 * 1000 * 1000};
     for (; count > 0; count--) {
+        nanosleep(&pause, NULL);
         int64_t began = now();
         spawn_true();
         printf("%lld\n", (long long)(now() - began));

@@ -92,6 +92,8 @@ def measure(options: argparse.Namespace) -> int:
     peers = [load(name, options) for name in options.peers.split(",")]
     versions = install(peers, cache)
     installed = [peer for peer in peers if peer.name in versions]
+    if not installed:
+        return 1
     plan = sizes(options)
     report = Report(installed, versions, plan, options.rounds)
     scratch = options.scratch or Path(tempfile.gettempdir())

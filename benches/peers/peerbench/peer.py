@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from .install import Cache
 from .processes import BenchError, Daemon, Side, cpu_seconds, wait_until
-from .turn import PACKAGE, Survives, Throughput, Turn, cancel_times
+from .turn import PACKAGE, Survives, Throughput, Times, Turn, cancel_times
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Peer(ABC):
     guarantees: ClassVar[Guarantees]
     # The part of --tasks that it gets, so that each turn takes about as long.
     share: ClassVar[float] = 1.0
-    # The part of the tasks of the other figures, likewise.
-    patience: ClassVar[float] = 1.0
+    # Likewise for tasks one by one, and for cancels.
+    latency_share: ClassVar[float] = 1.0
+    cancel_share: ClassVar[float] = 1.0
 
     @property
     def directory(self) -> Path:
@@ -61,7 +62,7 @@ class Peer(ABC):
     def throughput(self, turn: Turn, concurrency: int, tasks: int) -> Throughput:
         """Runs /bin/true `tasks` times, at most `concurrency` at once."""
 
-    def latency(self, turn: Turn, count: int) -> list[float] | None:
+    def latency(self, turn: Turn, count: int) -> Times | None:
         """Seconds from submit to the outcome known, of tasks one by one."""
         return None
 
@@ -69,7 +70,7 @@ class Peer(ABC):
         """Seconds until a reader has all of a task's output, byte for byte."""
         return None
 
-    def cancel(self, turn: Turn, count: int) -> list[float] | Survives | None:
+    def cancel(self, turn: Turn, count: int) -> Times | Survives | None:
         """Seconds from the cancel to the death of the task's process."""
         return None
 
@@ -94,6 +95,9 @@ class QueuePeer(Peer):
 
     _client: Side | None = None
     _worker: Daemon | None = None
+    # Tasks of backlogs in this turn, for peers that only say how many are left.
+    enqueued: int = 0
+    knows_outcome: ClassVar[bool] = True
     cancels: ClassVar[bool] = False
     returns_output: ClassVar[bool] = False
 
@@ -111,6 +115,7 @@ class QueuePeer(Peer):
 
     def close(self) -> None:
         self._client = self._worker = None
+        self.enqueued = 0
 
     def throughput(self, turn: Turn, concurrency: int, tasks: int) -> Throughput:
         client = self._client = self._client or self.client(turn)
@@ -118,6 +123,7 @@ class QueuePeer(Peer):
             turn.end(self._worker)
         before = self.finished()
         client.call("enqueue", count=tasks)
+        self.enqueued += tasks
         self._worker = self.worker(turn, concurrency)
         first, began, cpu_began = self._reach(turn, before + tasks // 5)
         last, ended, cpu_ended = self._reach(turn, before + tasks)
@@ -137,10 +143,12 @@ class QueuePeer(Peer):
         at = time.perf_counter()
         return seen, at, cpu_seconds()
 
-    def latency(self, turn: Turn, count: int) -> list[float] | None:
+    def latency(self, turn: Turn, count: int) -> Times | None:
+        if not self.knows_outcome:
+            return None
         assert self._client is not None
         self._client.call("latency", count=max(count // 10, 2))
-        return self._client.call("latency", count=count)
+        return Times.of(self._client.call("latency", count=count))
 
     def output(self, turn: Turn, size: int, sha256: str) -> float | None:
         if not self.returns_output:
@@ -151,7 +159,7 @@ class QueuePeer(Peer):
             raise BenchError(f"{self.name}: the output that was read is not what was written")
         return answer["seconds"]
 
-    def cancel(self, turn: Turn, count: int) -> list[float] | Survives | None:
+    def cancel(self, turn: Turn, count: int) -> Times | Survives | None:
         if not self.cancels:
             return None
         assert self._client is not None

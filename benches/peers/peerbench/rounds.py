@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Rounds:
             try:
                 peer.open(turn)
                 self._measure(peer, turn, record)
-            except (BenchError, OSError, ValueError) as error:
+            except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
                 record.error = f"{type(error).__name__}: {error}"
                 print(f"  {peer.name}: {record.error}", file=sys.stderr, flush=True)
             finally:
@@ -91,15 +92,15 @@ class Rounds:
             tasks = max(int(sizes.tasks * peer.share), 5 * concurrency)
             done = peer.throughput(turn, concurrency, tasks)
             record.throughput[str(concurrency)] = _throughput(done)
-        times = peer.latency(turn, max(int(sizes.latencies * peer.patience), 3))
-        record.latency = None if times is None else _quantiles(times)
+        times = peer.latency(turn, max(int(sizes.latencies * peer.latency_share), 3))
+        record.latency = None if times is None else asdict(times)
         seconds = peer.output(turn, sizes.output, self.digest)
         record.output = None if seconds is None else {"bytes_per_s": sizes.output / seconds}
-        cancelled = peer.cancel(turn, max(int(sizes.cancels * peer.patience), 3))
+        cancelled = peer.cancel(turn, max(int(sizes.cancels * peer.cancel_share), 3))
         if isinstance(cancelled, Survives):
             record.cancel = "survives"
         elif cancelled is not None:
-            record.cancel = _quantiles(cancelled)
+            record.cancel = asdict(cancelled)
 
     @staticmethod
     def _as_ratios(record: Record, limit: Limits) -> None:
@@ -118,11 +119,6 @@ def _throughput(done: Throughput) -> dict[str, float]:
         "tasks_per_s": done.tasks / done.seconds,
         "cpu_ms_per_task": done.cpu / done.tasks * 1000,
     }
-
-
-def _quantiles(times: list[float]) -> dict[str, float]:
-    ordered = sorted(times)
-    return {"p50": statistics.median(ordered), "p99": ordered[max(0, -(-99 * len(ordered) // 100) - 1)]}
 
 
 def summary(records: list[Record]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from typing import Any
 from .install import NATS_SERVER, Cache, on_path, output
 from .processes import BenchError, wait_until
 
-_REDIS = ("redis-tools=7.0.15*", "liblzf1", "libjemalloc2", "liblua5.1-0", "lua-bitop", "lua-cjson", "libhiredis0.14")
+_REDIS = (
+    "redis-server=7.0.15", "redis-tools=7.0.15", "liblzf1", "libjemalloc2", "liblua5.1-0", "lua-bitop", "lua-cjson", "libhiredis0.14",
+)  # fmt: skip
 
 
 def free_port() -> int:
@@ -46,7 +48,7 @@ class RedisProgram:
         try:
             self.path = on_path("redis-server")
         except BenchError:
-            root = cache.debian("redis", *(package.rstrip("*") for package in _REDIS))
+            root = cache.debian("redis", *_REDIS)
             self.path = root / "usr/bin/redis-server"
             libraries = [path for path in (root / "usr/lib").glob("*-linux-gnu*")]
             self.environment["LD_LIBRARY_PATH"] = ":".join(map(str, libraries))
@@ -61,17 +63,13 @@ class Redis:
     """A connection that sends one command at a time."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
+        self.url = f"redis://127.0.0.1:{port}"
         wait_until(lambda: _answers(port), "redis-server listens")
         self._socket = _connect(port)
         self._lines = self._socket.makefile("rb")
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
     def integer(self, *words: str) -> int:
-        """Sends a command whose answer is an integer, or nil for none."""
+        """Sends a command whose answer is an integer (or a text of one; nil is 0)."""
         parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         self._socket.sendall(b"*%d\r\n" % len(words) + parts)
         line = self._lines.readline().strip()
@@ -80,6 +78,12 @@ class Redis:
         if not line.startswith((b":", b"$")):
             raise BenchError(f"redis-server answered {line!r} to {words}")
         return 0 if line == b"$-1" else int(line[1:])
+
+    def keys(self, database: int) -> int:
+        """How many keys a database has."""
+        self._socket.sendall(b"SELECT %d\r\n" % database)
+        self._lines.readline()
+        return self.integer("DBSIZE")
 
     def close(self) -> None:
         self._lines.close()
@@ -105,17 +109,13 @@ class Nats:
     """A connection for single requests."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
+        self.url = f"nats://127.0.0.1:{port}"
         wait_until(lambda: _answers(port), "nats-server listens")
         self._socket = _connect(port)
         self._lines = self._socket.makefile("rb")
         self._lines.readline()
         self._socket.sendall(b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB _INBOX.peerbench 1\r\n')
         wait_until(lambda: "error" not in self.request("$JS.API.INFO"), "JetStream is ready")
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
 
     def request(self, subject: str, body: bytes = b"") -> dict[str, Any]:
         """Sends a request and returns the JSON object that answers it."""

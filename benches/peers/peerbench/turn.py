@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ class Throughput:
     tasks: int
     seconds: float
     cpu: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Quantiles of times in seconds."""
+
+    p50: float
+    p99: float
+
+    @staticmethod
+    def of(times: list[float]) -> Times:
+        ordered = sorted(times)
+        return Times(statistics.median(ordered), ordered[-(-99 * len(ordered) // 100) - 1])
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Turn:
             self._running.pop().stop()
 
 
-def cancel_times(client: Side, directory: Path, count: int) -> list[float] | Survives:
+def cancel_times(client: Side, directory: Path, count: int) -> Times | Survives:
     """Seconds from the cancel to the death of the task's process, of tasks one by one."""
     times = []
     for number in range(count):
@@ -92,7 +106,7 @@ def cancel_times(client: Side, directory: Path, count: int) -> list[float] | Sur
         if died is None:
             return Survives()
         times.append(died)
-    return times
+    return Times.of(times)
 
 
 def _time_of_death(client: Side, held: int) -> float | None:
