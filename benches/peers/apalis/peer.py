@@ -32,4 +32,4 @@ class This(NatsPeer):
     def finished(self) -> int:
         consumer = self.nats.request("$JS.API.CONSUMER.INFO.tasks.tasks-queue")
         # Acked without a gap from the first on; there is no consumer before the first backlog.
-        return consumer.get("ack_floor", {}).get("stream_seq", 0)
+        return int(consumer.get("ack_floor", {}).get("stream_seq", 0))

@@ -1,7 +1,7 @@
 """BullMQ on Redis, with ioredis: as many worker processes as cores, each with its part of the concurrency.
 
-Tasks start their command with `child_process.spawn`. Finished jobs are kept, the default. `Worker.cancelJob` only works in
-the worker's own process, so there is no cancel for a client.
+Tasks start their command with `child_process.spawn`. Finished jobs are kept, the default. `Worker.cancelJob` only works
+in the worker's own process, so there is no cancel for a client.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from app import command, output
 from celery.result import AsyncResult
+
+from app import command, output
 from peerbench.side import LIMIT, at, each, read, serve
 
 held: AsyncResult

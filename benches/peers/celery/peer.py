@@ -31,8 +31,9 @@ class This(RedisPeer):
         return turn.side([self.bin / "python", self.directory / "client.py"], {"PEER_URL": self.redis.url})
 
     def worker(self, turn: Turn, concurrency: int) -> Daemon:
-        options = "--pool prefork --without-gossip --without-mingle --without-heartbeat --loglevel WARNING".split()
-        command = [self.bin / "celery", "--app", "app", "worker", "--concurrency", str(concurrency), *options]
+        options = ["--pool", "prefork", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        numbers = ["--concurrency", str(concurrency), "--loglevel", "WARNING"]
+        command = [str(self.bin / "celery"), "--app", "app", "worker", *numbers, *options]
         # Celery's own root check: task processes of a benchmark may run as root.
         return turn.daemon(command, {"PEER_URL": self.redis.url, "C_FORCE_ROOT": "1"})
 

@@ -26,8 +26,8 @@ class This(RedisPeer):
         return turn.side([self.bin / "python", self.directory / "client.py"], {"PEER_URL": self.redis.url})
 
     def worker(self, turn: Turn, concurrency: int) -> Daemon:
-        command = [self.bin / "dramatiq", "app", "--processes", str(concurrency), "--threads", "1"]
-        return turn.daemon(command, {"PEER_URL": self.redis.url})
+        options = ["--processes", str(concurrency), "--threads", "1"]
+        return turn.daemon([self.bin / "dramatiq", "app", *options], {"PEER_URL": self.redis.url})
 
     def finished(self) -> int:
         return self.redis.keys(database=1)

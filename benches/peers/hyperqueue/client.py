@@ -10,6 +10,7 @@ from typing import Any
 from hyperqueue import Job, LocalCluster
 from hyperqueue.cluster import WorkerConfig
 from hyperqueue.ffi.client import ClientConnection
+
 from peerbench.side import LIMIT, each, read, serve
 
 directory = Path(sys.argv[1])
@@ -49,7 +50,6 @@ def output(size: int) -> bytes:
     file = directory / "stdout"
     run([LIMIT, "produce", str(size)], stdout=str(file))
     return file.read_bytes()
-
 
 
 serve(

@@ -37,7 +37,9 @@ class This(Peer):
             self._client.stop()
         directory = turn.directory / f"cluster-{concurrency}"
         directory.mkdir()
-        client = self._client = turn.side([self.bin / "python", self.directory / "client.py", directory, str(concurrency)])
+        client = self._client = turn.side(
+            [self.bin / "python", self.directory / "client.py", directory, str(concurrency)]
+        )
         client.call("run", count=tasks // 5)
         cpu, began = cpu_seconds(), time.perf_counter()
         client.call("run", count=tasks)
@@ -52,4 +54,4 @@ class This(Peer):
         answer = self._client.call("output", size=size)
         if answer["sha256"] != sha256:
             raise BenchError("hyperqueue: the output that was read is not what was written")
-        return answer["seconds"]
+        return float(answer["seconds"])

@@ -1,11 +1,13 @@
 """GNU parallel from Debian: groups the output of each task in files and prints it when the task has ended.
 
-`--will-cite` only silences a notice. Output of one task is taken with `--line-buffer`, which shows it while the task runs.
+`--will-cite` only silences a notice. Output of one task is taken with `--line-buffer`, which shows it while the task
+runs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -36,7 +38,7 @@ class This(ToolPeer):
         words = [str(word) for word in command]
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
             assert process.stdout is not None
-            while got := process.stdout.readinto(memoryview(buffer)[filled:]):
+            while got := os.readv(process.stdout.fileno(), [memoryview(buffer)[filled:]]):
                 filled += got
         seconds = time.perf_counter() - began
         if hashlib.sha256(memoryview(buffer)[:filled]).hexdigest() != sha256:

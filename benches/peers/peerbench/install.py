@@ -41,7 +41,13 @@ class Cache:
 
         def make(place: Path) -> None:
             run([sys.executable, "-m", "venv", place])
-            pip = [place / "bin/pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
+            pip: list[str | Path] = [
+                place / "bin/pip",
+                "--quiet",
+                "--disable-pip-version-check",
+                "install",
+                "--no-deps",
+            ]
             run([*pip, *requirements.split()])
 
         return self.once(name, f"{sys.version}\n{requirements}", make) / "bin"

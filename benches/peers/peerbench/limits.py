@@ -6,34 +6,39 @@ import hashlib
 import os
 import statistics
 import subprocess
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from .install import output
-from .processes import BenchError
+from .processes import BenchError, cpu_seconds
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Spawns a second of small processes on all cores; seconds of one spawn at a time; bytes a second of a pipe."""
+    """Without any queue: spawns a second on all cores and the CPU time of each, one spawn at a time, and a pipe."""
 
-    spawns: float
-    spawn_seconds: float
-    pipe: float
+    spawns_per_s: float
+    cpu_ms_per_spawn: float
+    spawn_s: float
+    pipe_bytes_per_s: float
 
     def mean(self, other: Limits) -> Limits:
-        return Limits(
-            (self.spawns + other.spawns) / 2,
-            (self.spawn_seconds + other.spawn_seconds) / 2,
-            (self.pipe + other.pipe) / 2,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Limits(*(statistics.fmean(pair) for pair in pairs))
 
 
 def measure(limit: Path, spawns: int, latencies: int, size: int) -> Limits:
     numbers = _numbers(limit, "latency", str(latencies))
-    spawned = _numbers(limit, "spawn", str(spawns), str(os.cpu_count()))
-    copied = _numbers(limit, "pipe", str(size))
-    return Limits(spawns / spawned[0] * 1e9, statistics.median(numbers) / 1e9, size / copied[0] * 1e9)
+    cpu = cpu_seconds()
+    (spawned,) = _numbers(limit, "spawn", str(spawns), str(os.cpu_count()))
+    cpu = cpu_seconds() - cpu
+    (copied,) = _numbers(limit, "pipe", str(size))
+    return Limits(
+        spawns_per_s=spawns / spawned * 1e9,
+        cpu_ms_per_spawn=cpu / spawns * 1000,
+        spawn_s=statistics.median(numbers) / 1e9,
+        pipe_bytes_per_s=size / copied * 1e9,
+    )
 
 
 def _numbers(limit: Path, *arguments: str) -> list[int]:

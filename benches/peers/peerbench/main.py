@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run", description="Measures runlane and its peers in one run.")
     parser.add_argument("--peers", default=",".join(ALL), help="which, separated by commas (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tasks", type=int, default=4000, help="tasks of the fastest peers; the others get a part")
+    parser.add_argument("--tasks", type=int, default=3000, help="tasks of the fastest peers; the others get a part")
     parser.add_argument("--concurrency", default="2,8", help="numbers, separated by commas")
     parser.add_argument("--cache", type=Path, default=REPOSITORY / "target/peers", help="where peers are installed")
     parser.add_argument("--runlane", type=Path, default=REPOSITORY / "target/release/runlane",
@@ -44,8 +44,10 @@ def sizes(options: argparse.Namespace) -> Sizes:
     concurrency = tuple(int(count) for count in options.concurrency.split(","))
     if options.smoke:
         options.rounds = 1
-        return Sizes(60, concurrency, latencies=10, output=8 << 20, cancels=3, limit_spawns=200)
-    return Sizes(options.tasks, concurrency, latencies=200, output=200 << 20, cancels=20, limit_spawns=2000)
+        return Sizes(60, concurrency, latencies=10, output=8 << 20, cancels=3, limit_spawns=100)
+    return Sizes(
+        options.tasks, concurrency, latencies=200, output=200 << 20, cancels=20, limit_spawns=options.tasks // 2
+    )
 
 
 def load(name: str, options: argparse.Namespace) -> Peer:

@@ -157,7 +157,7 @@ class QueuePeer(Peer):
         answer = self._client.call("output", size=size)
         if answer["sha256"] != sha256:
             raise BenchError(f"{self.name}: the output that was read is not what was written")
-        return answer["seconds"]
+        return float(answer["seconds"])
 
     def cancel(self, turn: Turn, count: int) -> Times | Survives | None:
         if not self.cancels:

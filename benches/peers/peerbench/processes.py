@@ -1,4 +1,7 @@
-"""Processes of a turn: started in a session of their own, counted by CPU time, ended by their ids.
+"""Processes of a turn: started in a process group of their own, counted by CPU time, ended by their ids.
+
+Not in a session of their own: where the kernel groups sessions for scheduling (sched(7), "autogroup"), a peer of many
+sessions would get a larger share of a busy machine than the limits do.
 
 The benchmark is a *subreaper*: what a peer's daemons leave behind becomes its child, so everything that a turn
 started stays in its process tree. CPU time is read from that tree, and the tree is what is ended.
@@ -6,6 +9,7 @@ started stays in its process tree. CPU time is read from that tree, and the tree
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -78,10 +82,8 @@ def end_descendants(patience: float = 5.0) -> None:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _reap_all() -> None:
@@ -105,11 +107,11 @@ class Daemon:
     """A program of a peer that runs beside the measurement; what it says goes to a file."""
 
     def __init__(self, command: Sequence[str | Path], log: Path, cwd: Path, env: Mapping[str, str]) -> None:
-        self.log = log
+        self.log, self.name = log, Path(command[0]).name
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in command], cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL,
-                stdout=output, stderr=output, start_new_session=True,
+                stdout=output, stderr=output, process_group=0,
             )  # fmt: skip
 
     def stop(self, patience: float = 10.0) -> None:
@@ -124,7 +126,7 @@ class Daemon:
 
     def check(self) -> None:
         if self.process.poll() is not None:
-            raise BenchError(f"{self.process.args} ended with {self.process.returncode}: {tail(self.log)}")
+            raise BenchError(f"{self.name} ended with {self.process.returncode}: {tail(self.log)}")
 
 
 class Side:
@@ -135,7 +137,7 @@ class Side:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [str(word) for word in command], cwd=cwd, env=dict(env), stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=output, text=True, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=output, text=True, process_group=0,
             )  # fmt: skip
 
     def call(self, verb: str, **arguments: Any) -> Any:
@@ -160,10 +162,8 @@ class Side:
     def stop(self) -> None:
         """Closes its input, which ends it."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:

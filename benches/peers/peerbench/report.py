@@ -65,10 +65,12 @@ class Report:
     def _head(self) -> list[str]:
         host, limit = machine(), summary(self.records)
         return [
-            f"{self.date[:10]}; {host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, Linux {host['kernel']}; "
-            f"medians of {self.rounds} rounds.",
-            f"Limits: {limit['limits.spawns']:,.0f} spawns/s on all cores, {limit['limits.spawn_seconds'] * 1000:.2f} ms "
-            f"for one spawn, {limit['limits.pipe'] / 1e6:,.0f} MB/s through a pipe.",
+            f"{self.date[:10]}; {host['cores']} cores of {host['cpu']}, {host['memory_gib']} GiB, "
+            f"Linux {host['kernel']}; medians of {self.rounds} rounds.",
+            f"Limits: {limit['limits.spawns_per_s']:,.0f} spawns/s on all cores, "
+            f"of {limit['limits.cpu_ms_per_spawn']:.2f} ms CPU each; "
+            f"{limit['limits.spawn_s'] * 1000:.2f} ms for one spawn; "
+            f"{limit['limits.pipe_bytes_per_s'] / 1e6:,.0f} MB/s through a pipe.",
         ]
 
     def _figures(self) -> list[str]:
@@ -76,7 +78,7 @@ class Report:
         megabytes = f"{self.sizes.output / 1e6:.0f} MB"
         last = self.sizes.concurrency[-1]
         head = [
-            "peer", *columns, f"CPU ms/task at {last}", "submit → outcome p50 / p99, × spawn (ms)",
+            "peer", *columns, f"CPU at {last}, × a spawn's (ms/task)", "submit → outcome p50 / p99, × spawn (ms)",
             f"{megabytes} to a reader, of the pipe (MB/s)", "cancel → dead p50 / p99, ms",
         ]  # fmt: skip
         found = {peer.name: summary(self._of(peer)) for peer in self.peers}
@@ -89,7 +91,8 @@ class Report:
         for count in self.sizes.concurrency:
             rate = f"throughput.{count}"
             cells.append(_cell(figures, "{:.2f} ({:,.0f}/s)", f"{rate}.of_limit", f"{rate}.tasks_per_s"))
-        cells.append(_cell(figures, "{:.2f}", f"throughput.{self.sizes.concurrency[-1]}.cpu_ms_per_task"))
+        last = f"throughput.{self.sizes.concurrency[-1]}"
+        cells.append(_cell(figures, "{:.1f} ({:.2f})", f"{last}.cpu_x", f"{last}.cpu_ms_per_task"))
         latency = ("latency.p50_x", "latency.p99_x", "latency.p50", "latency.p99")
         cells.append(_cell(figures, "{:.1f} / {:.1f} ({:.2f} / {:.2f})", *latency, milliseconds=2))
         cells.append(_cell(figures, "{:.2f} ({:,.0f})", "output.of_limit", "output.bytes_per_s", megabytes=1))
@@ -111,9 +114,9 @@ class Report:
 
 def _cell(figures: Mapping[str, Any], form: str, *keys: str, milliseconds: int = 0, megabytes: int = 0) -> str:
     """The values of `keys`; the last ones are scaled from seconds or bytes a second."""
-    values = [figures.get(key) for key in keys]
-    if any(value is None for value in values):
+    if not all(key in figures for key in keys):
         return MISSING
+    values = [figures[key] for key in keys]
     for place in range(1, milliseconds + 1):
         values[-place] *= 1e3
     for place in range(1, megabytes + 1):

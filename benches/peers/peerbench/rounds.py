@@ -106,11 +106,12 @@ class Rounds:
     def _as_ratios(record: Record, limit: Limits) -> None:
         record.limits = asdict(limit)
         for figures in record.throughput.values():
-            figures["of_limit"] = figures["tasks_per_s"] / limit.spawns
+            figures["of_limit"] = figures["tasks_per_s"] / limit.spawns_per_s
+            figures["cpu_x"] = figures["cpu_ms_per_task"] / limit.cpu_ms_per_spawn
         if record.latency is not None:
-            record.latency |= {f"{name}_x": value / limit.spawn_seconds for name, value in record.latency.items()}
+            record.latency |= {f"{name}_x": value / limit.spawn_s for name, value in record.latency.items()}
         if record.output is not None:
-            record.output["of_limit"] = record.output["bytes_per_s"] / limit.pipe
+            record.output["of_limit"] = record.output["bytes_per_s"] / limit.pipe_bytes_per_s
 
 
 def _throughput(done: Throughput) -> dict[str, float]:

@@ -16,14 +16,15 @@ from .install import NATS_SERVER, Cache, on_path, output
 from .processes import BenchError, wait_until
 
 _REDIS = (
-    "redis-server=7.0.15", "redis-tools=7.0.15", "liblzf1", "libjemalloc2", "liblua5.1-0", "lua-bitop", "lua-cjson", "libhiredis0.14",
+    "redis-server=7.0.15", "redis-tools=7.0.15", "libhiredis0.14", "libjemalloc2", "liblua5.1-0", "liblzf1",
+    "lua-bitop", "lua-cjson",
 )  # fmt: skip
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _connect(port: int) -> socket.socket:
@@ -55,8 +56,8 @@ class RedisProgram:
         self.version = output([self.path, "--version"], env=self.environment).split("v=")[1].split()[0]
 
     def command(self, port: int, directory: Path) -> list[str | Path]:
-        options = "--bind 127.0.0.1 --appendonly yes --appendfsync everysec --protected-mode yes".split()
-        return [self.path, *options, "--save", "", "--port", str(port), "--dir", directory]
+        durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+        return [self.path, "--bind", "127.0.0.1", "--port", str(port), "--dir", directory, *durable]
 
 
 class Redis:
@@ -124,7 +125,8 @@ class Nats:
             words = self._lines.readline().split()
             match words[:1]:
                 case [b"MSG"]:
-                    return json.loads(self._lines.read(int(words[-1]) + 2))
+                    answer: dict[str, Any] = json.loads(self._lines.read(int(words[-1]) + 2))
+                    return answer
                 case [b"HMSG"]:  # Only "no responders" comes with headers here.
                     self._lines.read(int(words[-1]) + 2)
                     return {"error": "no responders"}
@@ -135,10 +137,8 @@ class Nats:
 
     def messages(self, stream: str) -> int:
         """How many messages a stream has; none if it isn't there."""
-        return self.request(f"$JS.API.STREAM.INFO.{stream}").get("state", {}).get("messages", 0)
+        return int(self.request(f"$JS.API.STREAM.INFO.{stream}").get("state", {}).get("messages", 0))
 
     def close(self) -> None:
         self._lines.close()
         self._socket.close()
-
-

@@ -116,7 +116,7 @@ def _time_of_death(client: Side, held: int) -> float | None:
     client.send("cancel")
     if dead.poll(_PATIENCE * 1000):
         died = time.monotonic_ns()
-        return (died - client.receive("cancel")) / 1e9
+        return (died - int(client.receive("cancel"))) / 1e9
     signal.pidfd_send_signal(held, signal.SIGKILL)
     client.receive("cancel")
     return None

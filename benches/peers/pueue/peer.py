@@ -1,7 +1,7 @@
 """pueue: a daemon for a user's long tasks, and a command line client. Tasks run in a shell; its state is a file.
 
-The backlog is queued while its group is paused. How many tasks have ended is asked with `pueue status --json`, ten times a
-second. One task at a time is `pueue add` and `pueue wait`, which looks every two seconds.
+The backlog is queued while its group is paused. How many tasks have ended is asked with `pueue status --json`, ten
+times a second. One task at a time is `pueue add` and `pueue wait`, which looks every two seconds.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from app import command
-from peerbench.side import LIMIT, at, each, serve
 from redis import Redis
 from rq import Queue
 from rq.command import send_stop_job_command
 from rq.job import Job
+
+from app import command
+from peerbench.side import LIMIT, at, each, serve
 
 redis = Redis.from_url(os.environ["PEER_URL"])
 queue = Queue(connection=redis)

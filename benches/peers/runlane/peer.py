@@ -47,7 +47,8 @@ class This(Peer):
             return None
         if done.returncode != 0:
             raise BenchError(f"runlane bench {scenario}: {done.stderr[-600:]}")
-        return json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
 
     def throughput(self, turn: Turn, concurrency: int, tasks: int) -> Throughput:
         report = self._bench(turn, "throughput", "--concurrency", str(concurrency), "--tasks", str(tasks))
@@ -69,7 +70,7 @@ class This(Peer):
             return None
         if not report["output"]["byteIdentical"]:
             raise BenchError("runlane: the output that was read is not what was written")
-        return size / 1e6 / report["output"]["zerosMegabytesPerSecond"]["median"]
+        return size / 1e6 / float(report["output"]["zerosMegabytesPerSecond"]["median"])
 
     def cancel(self, turn: Turn, count: int) -> Times | Survives | None:
         report = self._bench(turn, "cancel", "--tasks", str(count))

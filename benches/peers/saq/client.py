@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from app import queue
-from peerbench.side import LIMIT, PAUSE, at, serve
 from saq import Job, Status
 from saq.job import TERMINAL_STATUSES
+
+from app import queue
+from peerbench.side import LIMIT, PAUSE, at, serve
 
 Answer = TypeVar("Answer")
 loop = asyncio.new_event_loop()

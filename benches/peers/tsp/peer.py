@@ -1,7 +1,7 @@
 """task-spooler (tsp) from Debian: a server that starts with the first task, and a process for each task that waits.
 
-Output is not kept (`-n`), the fastest way. The backlog waits behind sleeping tasks that fill all slots; the time is from
-their end until the task that was queued last has ended. One task at a time is `tsp -n -f`, which waits for it.
+Output is not kept (`-n`), the fastest way. The backlog waits behind sleeping tasks that fill all slots; the time is
+from their end until the task that was queued last has ended. One task at a time is `tsp -n -f`, which waits for it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class This(Peer):
             "TS_SLOTS": str(concurrency),
             "TMPDIR": str(turn.directory),
         }
-        command = [sys.executable, self.directory / "client.py", self.program]
-        client = self._client = turn.side(command, environment)
+        client = self._client = turn.side([sys.executable, self.directory / "client.py", self.program], environment)
         client.call("enqueue", count=tasks)
         cpu, began = cpu_seconds(), time.perf_counter()
         client.call("drain")
