@@ -97,20 +97,22 @@ def measure(options: argparse.Namespace) -> int:
     if not installed:
         return 1
     plan = sizes(options)
-    report = Report(installed, versions, plan, options.rounds)
+    report = Report(installed, versions, plan)
     scratch = options.scratch or Path(tempfile.gettempdir())
     rounds = Rounds(plan, limit, options.lock, scratch)
     for number in range(1, options.rounds + 1):
         for peer in installed:
             print(f"round {number} of {options.rounds}: {peer.name}", file=sys.stderr, flush=True)
             report.records.append(rounds.turn(peer, number))
-    write(report, options.output)
+        report.rounds = number
+        write(report, options.output)
+    print(report.markdown())
     failed = len(installed) < len(peers) or any(record.error for record in report.records)
     return 1 if failed else 0
 
 
 def write(report: Report, stem: Path) -> None:
+    """Also after each round: a run that is interrupted keeps those that are whole."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(report.json() + "\n")
     stem.with_suffix(".md").write_text(report.markdown())
-    print(report.markdown())

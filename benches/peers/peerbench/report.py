@@ -32,8 +32,9 @@ def machine() -> dict[str, Any]:
 
 
 class Report:
-    def __init__(self, peers: Sequence[Peer], versions: Mapping[str, str], sizes: Sizes, rounds: int) -> None:
-        self.peers, self.versions, self.sizes, self.rounds = peers, versions, sizes, rounds
+    def __init__(self, peers: Sequence[Peer], versions: Mapping[str, str], sizes: Sizes) -> None:
+        self.peers, self.versions, self.sizes = peers, versions, sizes
+        self.rounds = 0
         self.date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.records: list[Record] = []
 
