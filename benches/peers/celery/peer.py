@@ -2,7 +2,8 @@
 
 Prefetch 64 as its guide recommends for short tasks, acks before the run (the default and the fast one: a task that runs
 when its worker dies is lost), results kept, and no gossip, mingle or heartbeat between workers. A cancel is
-`revoke(terminate=True)`, which ends the pool's process; what that has started is left.
+`revoke(terminate=True)`, which ends the pool's process by SIGTERM; `subprocess.run` then kills its command, and what
+that has started is left.
 """
 
 from __future__ import annotations
