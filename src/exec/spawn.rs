@@ -22,11 +22,12 @@ use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
 /// This program's own file, also after it was replaced or removed, unlike what `current_exe` returns.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Spares that wait for the next tasks of a kind of sandbox. Each is two small processes.
-const SPARES: usize = 2;
+/// Spares that wait for the next tasks of a kind of sandbox. Each is two small processes, which share
+/// their memory.
+const SPARES: usize = 1;
 
-/// Spares that are kept of those whose tasks have ended: a worker that is busy has one for each of its
-/// next tasks, and an idle one doesn't keep processes for all that it could run.
+/// Spares that are kept of those whose tasks have ended, until [`Spawner::trim`] finds them unused: a
+/// worker that is busy has one for each of its next tasks.
 const KEPT: usize = 8;
 
 /// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
@@ -63,6 +64,8 @@ struct Shared {
 struct Kind {
     preparation: Preparation,
     spares: Vec<TaskProcess>,
+    /// Since the last trim.
+    was_used: bool,
 }
 
 #[derive(Debug)]
@@ -150,6 +153,17 @@ impl Spawner {
         self.prepare(sandbox).await
     }
 
+    /// Ends the spares beyond those of [`Spawner::prepare`] of each kind of sandbox that nothing was
+    /// launched in since the last trim. For an idle worker, now and then.
+    pub fn trim(&self) {
+        let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in &mut *kinds {
+            if !std::mem::take(&mut kind.was_used) {
+                kind.spares.truncate(self.shared.spares);
+            }
+        }
+    }
+
     /// Does something with the spares of a kind, and returns how many there were before. The kind that
     /// was used least lately makes room for a new one; its spares end.
     fn use_kind<T>(
@@ -161,8 +175,9 @@ impl Spawner {
         let known = kinds.iter().position(|kind| kind.preparation == *preparation);
         let mut kind = match known {
             Some(at) => kinds.remove(at),
-            None => Kind { preparation: preparation.clone(), spares: Vec::new() },
+            None => Kind { preparation: preparation.clone(), spares: Vec::new(), was_used: true },
         };
+        kind.was_used = true;
         let before = kind.spares.len();
         let done = then(&mut kind.spares);
         if kinds.len() >= KINDS {

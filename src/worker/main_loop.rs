@@ -134,7 +134,10 @@ impl MainLoop {
                 Some(request) = self.parts.control.next() => self.on_control(&request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
                 () = at(deadline), if deadline.is_some() => self.on_deadline(),
-                _ = self.parts.presence_tick.tick() => self.announce(),
+                _ = self.parts.presence_tick.tick() => {
+                    self.announce();
+                    self.parts.shared.spawner.trim();
+                }
             }
         }
         self.leave().await

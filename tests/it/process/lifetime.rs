@@ -82,6 +82,27 @@ async fn a_task_init_has_one_task_after_the_other_and_tells_them_apart() {
 }
 
 #[tokio::test]
+async fn spares_of_a_busy_time_end_when_it_is_over() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    let plan = sh(&mark, "read x");
+    let first = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    let spares = || spares(parent(parent(first.pid)), first.pid).len();
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        busy.push(spawner.launch(&plan).await.expect("sh can be launched"));
+    }
+    for mut task in busy {
+        task.process.wait().await.expect("its end is known");
+        spawner.reuse(task.process, &plan.sandbox).await.expect("the spawner lives");
+    }
+    spawner.trim();
+    until("they are kept for the next tasks", || spares() == 4).await;
+    spawner.trim();
+    until("one is left", || spares() == 1).await;
+}
+
+#[tokio::test]
 async fn a_leader_that_is_killed_while_it_waits_costs_no_task_and_leaves_nothing() {
     let mark = Mark::new();
     let spawner = spawner().with_spares(1);
