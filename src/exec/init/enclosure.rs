@@ -4,7 +4,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -62,8 +62,12 @@ pub(super) struct Made {
 }
 
 impl Made {
-    pub(super) fn make(enclosure: &Enclosure) -> Result<Self, SetupFailure> {
-        let scratch = Scratch::new(enclosure)?;
+    /// Makes it, around the directory of a task before this one, if there is one to be used again.
+    pub(super) fn make(
+        enclosure: &Enclosure,
+        scratch: Option<Scratch>,
+    ) -> Result<Self, SetupFailure> {
+        let scratch = scratch.map_or_else(|| Scratch::new(enclosure), Ok)?;
         match enclosure.cgroup.as_deref().map(Leaf::create).transpose() {
             Ok(leaf) => Ok(Self { scratch, leaf }),
             Err(error) => {
@@ -78,6 +82,16 @@ impl Made {
         self.leaf.map(Leaf::remove).transpose().ok();
         self.scratch.remove().ok();
     }
+
+    /// Removes it, but for a directory that nobody has touched.
+    pub(super) fn clear(self) -> Option<Scratch> {
+        self.leaf.map(Leaf::remove).transpose().ok();
+        if self.scratch.is_untouched() {
+            return Some(self.scratch);
+        }
+        self.scratch.remove().ok();
+        None
+    }
 }
 
 /// A private directory of one task, below the runner's work root or the temporary directory. It is made
@@ -85,6 +99,44 @@ impl Made {
 pub(super) struct Scratch {
     path: PathBuf,
     root: Option<PathBuf>,
+    /// The directory and the work directory in it, as they were made.
+    made: Option<[Stamp; 2]>,
+}
+
+/// What of a directory changes with any change of it or of what is in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    mode: u32,
+    owner: (u32, u32),
+    links: u64,
+    changed: (i64, i64),
+    /// Before Linux 6.13 a change shortly after the making may have the same time.
+    entries: usize,
+    attributes: Vec<u8>,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        let mut attributes = Vec::with_capacity(256);
+        match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut attributes)) {
+            // A file system without them.
+            Ok(_) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            mode: found.mode(),
+            owner: (found.uid(), found.gid()),
+            links: found.nlink(),
+            changed: (found.ctime(), found.ctime_nsec()),
+            entries: std::fs::read_dir(path)?.count(),
+            attributes,
+        })
+    }
 }
 
 impl Scratch {
@@ -93,7 +145,7 @@ impl Scratch {
         let name = format!("runlane-{}", uuid::Uuid::new_v4().simple());
         let root = enclosure.work_root.clone();
         let place = root.clone().unwrap_or_else(std::env::temp_dir);
-        let scratch = Self { path: place.join(name), root };
+        let mut scratch = Self { path: place.join(name), root, made: None };
         if scratch.root.is_some() {
             let made = scratch.make().and_then(|()| make(&scratch.path.join(WORK)));
             made.map_err(|error| {
@@ -106,13 +158,24 @@ impl Scratch {
                     format!("cannot make a directory below {place:?}: {reason}"),
                 )
             })?;
+            // Without them it is a new one for each task.
+            scratch.made = scratch.stamps().ok();
         }
         Ok(scratch)
     }
 
     /// One that was made before, to be removed.
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path, root: None }
+        Self { path, root: None, made: None }
+    }
+
+    fn stamps(&self) -> io::Result<[Stamp; 2]> {
+        Ok([Stamp::of(&self.path)?, Stamp::of(&self.path.join(WORK))?])
+    }
+
+    /// Whether the work directory is as good as a new one.
+    fn is_untouched(&self) -> bool {
+        self.made.is_some() && self.made == self.stamps().ok()
     }
 
     /// Makes the directory, if it isn't there.

@@ -36,6 +36,8 @@ pub(super) struct Leader<'a> {
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
+    /// The filter is on this process since its start.
+    pub(super) is_filtered: bool,
     /// What execve needs, and no destructor of this process will free.
     pub(super) kept: &'a OnceCell<(Command, Sandbox)>,
 }
@@ -151,7 +153,9 @@ impl Leader<'_> {
         if *no_new_privs {
             prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
         }
-        if let Some(profile) = seccomp {
+        if let Some(profile) = seccomp
+            && !self.is_filtered
+        {
             seccomp::apply(*profile).map_err(|error| refused("seccomp", &error))?;
         }
         Ok(())

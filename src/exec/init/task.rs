@@ -34,9 +34,9 @@ use super::super::cgroup::Leaf;
 use super::super::link::{AGAIN, Preparation, Report, Setup, SetupFailure, encode, read_frame};
 use super::super::process::{Exit, ExitStatus, Usage};
 use super::aftermath::Aftermath;
-use super::enclosure::{Ids, Made, refused};
+use super::enclosure::{Ids, Made, Scratch, refused};
 use super::leader::Leader;
-use super::sandbox::priority;
+use super::sandbox::{priority, seccomp};
 use super::spawner::tell;
 use super::sweep::{self, Reach, Sweep};
 use super::sys::sharing::{self, Left, Stack};
@@ -74,12 +74,35 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         return Ok(());
     };
     let reach = if namespaces.pid { Reach::Namespace } else { Reach::Children };
+    let is_filtered = match filter(&preparation) {
+        Ok(is_filtered) => is_filtered,
+        Err(failure) => return refuse(&control, failure),
+    };
+    let stack = Stack::new(LEADER_STACK)?;
+    let (tasks, scratch) = (0, None);
     let mut init =
-        Init { control, signals, preparation, reach, stack: Stack::new(LEADER_STACK)?, tasks: 0 };
+        Init { control, signals, preparation, reach, is_filtered, stack, tasks, scratch };
     // The namespaces that it was born in are one task's.
     let is_reusable = namespaces == Namespaces::default();
     while init.serve()? == Next::Again && is_reusable && init.is_asked_again()? {}
+    init.scratch.map(|scratch| scratch.remove()).transpose()?;
     Ok(())
+}
+
+/// Installs the filter that each leader is to have, for all of them at once: the kernel compiles it each
+/// time, and stops every CPU for that. Not if the leaders need what it denies, to make namespaces. Returns
+/// whether it is installed.
+fn filter(preparation: &Preparation) -> Result<bool, SetupFailure> {
+    let namespaces = preparation.enclosure.namespaces;
+    let Some(profile) = preparation.seccomp else { return Ok(false) };
+    if namespaces != Namespaces::default() {
+        return Ok(false);
+    }
+    if preparation.no_new_privs {
+        prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
+    }
+    seccomp::apply(profile).map_err(|error| refused("seccomp", &error))?;
+    Ok(true)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
@@ -101,9 +124,13 @@ struct Init {
     signals: SignalFd,
     preparation: Preparation,
     reach: Reach,
+    /// The leaders' filter is on this process already.
+    is_filtered: bool,
     stack: Stack,
     /// How many it has had.
     tasks: u32,
+    /// The last one's directory, if it is as good as new.
+    scratch: Option<Scratch>,
 }
 
 impl Init {
@@ -124,7 +151,7 @@ impl Init {
 
     /// Prepares for a task, waits for it, and runs it to its end.
     fn serve(&mut self) -> io::Result<Next> {
-        let made = match Made::make(&self.preparation.enclosure) {
+        let made = match Made::make(&self.preparation.enclosure, self.scratch.take()) {
             Ok(made) => made,
             Err(failure) => return refuse(&self.control, failure).map(|()| Next::End),
         };
@@ -135,6 +162,7 @@ impl Init {
             scratch: &made.scratch,
             leaf: made.leaf.as_ref(),
             init: getpid(),
+            is_filtered: self.is_filtered,
             kept: &kept,
         };
         if self.tasks == 0 {
@@ -164,7 +192,9 @@ impl Init {
         let (control, signals) = (&self.control, &self.signals);
         let (killed, usage) = (false, Usage::default());
         let reach = self.reach;
-        let mut task = Task { leader, control, signals, worker, killed, reach, usage, made };
+        let scratch = &mut self.scratch;
+        let mut task =
+            Task { leader, control, signals, worker, killed, reach, usage, made, scratch };
         if worker_gone {
             task.signal(libc::SIGKILL);
         }
@@ -224,6 +254,8 @@ struct Task<'a> {
     /// What those that were reaped have used.
     usage: Usage,
     made: Made,
+    /// Where its directory goes, if it can be another's.
+    scratch: &'a mut Option<Scratch>,
 }
 
 impl Task<'_> {
@@ -346,9 +378,13 @@ impl Task<'_> {
         tell(self.control, &Report::Ended { exit, survivors });
         // After the report, because nobody waits for it, and a large directory takes long.
         while self.sweep(None).all()? > 0 {}
-        self.made.remove();
         // Another's user could be that of those that are left.
-        Ok(if survivors == 0 { Next::Again } else { Next::End })
+        if survivors > 0 || self.worker == Worker::Gone {
+            self.made.remove();
+            return Ok(Next::End);
+        }
+        *self.scratch = self.made.clear();
+        Ok(Next::Again)
     }
 }
 

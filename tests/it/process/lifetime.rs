@@ -64,13 +64,12 @@ async fn a_task_init_has_one_task_after_the_other_and_tells_them_apart() {
     let spawner = spawner().with_spares(1);
     let mut inits = BTreeSet::new();
     // The first one's memory, time and late signals are not the second's.
-    for (script, code) in
-        [("head -c 60M /dev/zero | tail -c 50M | wc -c; exit 3", 3), ("exit 4", 4)]
-    {
-        let plan = sh(&mark, script);
-        let Launched { pid, mut process, stdout, .. } =
+    let large = "head -c 60M /dev/zero | tail -c 50M | wc -c; exit 3";
+    for (script, code) in [(large, 3), ("exit 4", 4)] {
+        let plan = sh(&mark, &format!("echo $PPID; {script}"));
+        let Launched { mut process, mut stdout, .. } =
             spawner.launch(&plan).await.expect("sh can be launched");
-        inits.insert(parent(pid));
+        inits.insert(line(&mut stdout).await);
         let exit = process.wait().await.expect("its end is known");
         drop(stdout);
         assert_eq!(exit.status, ExitStatus::Exited(code));
@@ -306,4 +305,29 @@ async fn negative_control_without_task_init_a_killed_worker_leaves_its_tasks() {
     assert_eq!(mark.alive().len(), 3);
     mark.clean_up();
     mark.gone().await;
+}
+
+#[tokio::test]
+async fn a_work_directory_is_another_tasks_only_if_nobody_has_touched_it() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut places = Vec::new();
+    let touches = ["", "", "touch x", "", "touch x; rm x", "", "chmod 755 .", "", "mkdir ../y", ""];
+    for touch in touches {
+        let mut plan = sh(&mark, &format!("pwd; ls -A; stat -c %a .; {touch}"));
+        plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
+        plan.cwd = None;
+        let mut launched = spawner.launch(&plan).await.expect("sh can be launched");
+        places.push(line(&mut launched.stdout).await);
+        assert_eq!(line(&mut launched.stdout).await, "700", "nothing is in it: {places:?}");
+        launched.process.wait().await.expect("its end is known");
+        spawner.reuse(launched.process, &plan.sandbox).await.expect("the spawner lives");
+    }
+    for (at, touch) in touches.iter().enumerate().take(touches.len() - 1) {
+        assert_eq!(places[at] == places[at + 1], touch.is_empty(), "{touch:?}: {places:?}");
+    }
+    drop(spawner);
+    let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
+    until("the last one is removed", || entries() == 0).await;
 }
