@@ -5,6 +5,7 @@
 //! | spawner's socket | worker → spawner | two bytes, [`VERSION`] and [`namespace_flags`], with a control socket |
 //! | control socket | worker → task-init | one frame: [`Preparation`] |
 //! | control socket | worker → leader | one frame: the launch plan, with stdout and stderr |
+//! | control socket | worker → leader | [`GO`], then or later: the program may be executed |
 //! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
 //! | control socket | worker → task-init | after the end: [`AGAIN`], for another task |
@@ -39,6 +40,9 @@ pub(super) const VERSION: u8 = 3;
 /// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
 /// number: those that came too late stand before it.
 pub(super) const AGAIN: u8 = 0;
+
+/// Lets a leader that has its plan execute the program.
+pub(super) const GO: u8 = 1;
 
 /// The largest frame that is read; a plan has a few MiB.
 pub(super) const MAX_FRAME: usize = 64 * 1024 * 1024;

@@ -1,9 +1,9 @@
 //! Effects on processes: starts a task, signals it, and sees to it that nothing of it is left.
 //!
 //! ```text
-//! worker ──2 bytes + control socket──► spawner ──fork──► task-init ──fork──► leader ──► …
-//!    │                                 (one per worker,   (one per task,      (waits, then becomes the
-//!    │                                  exec'ed once)      child subreaper)    plan's program)
+//! worker ──2 bytes + control socket──► spawner ──fork──► task-init ──clone─► leader ──► …
+//!    │                                 (one per worker,   (one per task at    (waits, then becomes the
+//!    │                                  exec'ed once)      a time, subreaper)  plan's program)
 //!    └────── control socket: enclosure, plan + stdout + stderr, signals ──────┘
 //!            ◄─ started | not enclosed | setup failed | ended
 //! ```
@@ -22,6 +22,7 @@
 //! a zombie until its group was signalled for the last time, so that the group's number can't be
 //! another's. After a normal exit the ladder starts at the SIGKILL.
 
+mod armed;
 pub mod cgroup;
 mod host;
 pub mod init;
@@ -34,6 +35,7 @@ mod supervise;
 mod uid_pool;
 mod work_root;
 
+pub use armed::Armed;
 pub use host::{Probe, probe};
 pub use launch_error::LaunchError;
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};

@@ -141,7 +141,7 @@ impl TaskProcess {
     }
 
     /// Never waits: a byte fits into the socket's buffer, or task-init has hung for 200,000 of them.
-    fn send_byte(&self, byte: u8) -> io::Result<()> {
+    pub(super) fn send_byte(&self, byte: u8) -> io::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         send(self.control.as_raw_fd(), &[byte], flags)?;
         Ok(())
@@ -155,14 +155,16 @@ impl TaskProcess {
         self.control.write_all(&encode(value)?).await
     }
 
-    /// Hands the plan over, with the writing ends of its output. Not cancel safe: only a dropped
-    /// socket undoes a part of it.
+    /// Hands the plan over, with the writing ends of its output, and with the word to execute it at once
+    /// or without. Not cancel safe: only a dropped socket undoes a part of it.
     pub(super) async fn send_plan(
         &mut self,
         plan: &LaunchPlan,
         output: [BorrowedFd<'_>; 2],
+        go: Option<u8>,
     ) -> io::Result<()> {
-        let frame = encode(plan)?;
+        let mut frame = encode(plan)?;
+        frame.extend(go);
         let descriptors = output.map(|descriptor| descriptor.as_raw_fd());
         let sent = send_with(&self.control, &frame, &descriptors).await?;
         self.control.write_all(&frame[sent..]).await

@@ -1,7 +1,7 @@
 //! From a launch plan to a running process, by way of the spawner.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,9 +13,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
+use super::armed::{self, Armed, Failure};
 use super::launch_error::LaunchError;
-use super::link::{ENTRY_ARGUMENT, Preparation, Report, VERSION, namespace_flags};
-use super::process::{ProcessError, TaskProcess, send_with};
+use super::link::{ENTRY_ARGUMENT, Preparation, VERSION, namespace_flags};
+use super::process::{TaskProcess, send_with};
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
 
@@ -236,17 +237,43 @@ impl Spawner {
         let (_, spare) = self.use_kind(&preparation, Vec::pop);
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
-            Some(spare) => match start(spare, plan).await {
+            Some(spare) => match armed::start(spare, plan).await {
                 Err(Failure::NotEnclosed(_)) => {
-                    start(self.start_init(&preparation).await?, plan).await
+                    armed::start(self.start_init(&preparation).await?, plan).await
                 }
                 other => other,
             },
-            None => start(self.start_init(&preparation).await?, plan).await,
+            None => armed::start(self.start_init(&preparation).await?, plan).await,
         };
-        launched.map_err(|failure| match failure {
-            Failure::NotEnclosed(error) | Failure::Launch(error) => error,
-        })
+        launched.map_err(Failure::into_error)
+    }
+
+    /// Has a spare do all of a task's setup but the last step, so that the rest of the launch takes less
+    /// time. None: there is no spare, or the task needs a user id of its own. Dropping it ends what was
+    /// set up.
+    pub async fn arm(&self, plan: &LaunchPlan) -> Option<Armed> {
+        let identity = plan.sandbox.identity.as_ref();
+        if identity.is_some_and(|identity| matches!(identity.user, UserIds::Pool { .. })) {
+            return None;
+        }
+        let (_, spare) = self.use_kind(&Preparation::of(&plan.sandbox), Vec::pop);
+        armed::arm(spare?, plan, None).await.ok()
+    }
+
+    /// Launches a task that may have been set up before. As [`Spawner::launch`] of the same plan.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn launch_armed(
+        &self,
+        armed: Option<Armed>,
+        plan: &LaunchPlan,
+    ) -> Result<Launched, LaunchError> {
+        let Some(armed) = armed else { return self.launch(plan).await };
+        match armed.launch().await {
+            Err(Failure::NotEnclosed(_)) => self.launch(plan).await,
+            other => other.map_err(Failure::into_error),
+        }
     }
 
     /// Has a task-init and a leader made, without waiting for them.
@@ -314,43 +341,6 @@ impl Running {
             .stdout(Stdio::null())
             .spawn()?;
         Ok(Self { socket, _child: child })
-    }
-}
-
-/// Why a plan was not launched by a task-init.
-enum Failure {
-    /// It never looked at the plan: a new task-init may do it.
-    NotEnclosed(LaunchError),
-    Launch(LaunchError),
-}
-
-/// Gives a task-init its plan, and waits until the program is executed.
-async fn start(mut process: TaskProcess, plan: &LaunchPlan) -> Result<Launched, Failure> {
-    let pipes = || -> io::Result<_> {
-        let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
-        let stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
-        let stderr = pipe::Receiver::from_owned_fd(stderr.into())?;
-        Ok((stdout, stderr, [their_stdout, their_stderr]))
-    };
-    let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
-    let (stdout, stderr, theirs) = pipes?;
-    // If it fails, the other end has closed and the report, or its absence, says why.
-    let sent = process.send_plan(plan, [theirs[0].as_fd(), theirs[1].as_fd()]).await;
-    drop(theirs);
-    match process.report().await {
-        Ok(Report::Started { pid, at_us }) => {
-            let started_at =
-                Timestamp::from_microsecond(at_us).unwrap_or_else(|_| Timestamp::now());
-            Ok(Launched { pid, started_at, stdout, stderr, process })
-        }
-        Ok(Report::NotEnclosed(failure)) => Err(Failure::NotEnclosed(failure.into())),
-        Ok(Report::SetupFailed(failure)) => Err(Failure::Launch(failure.into())),
-        Ok(Report::Ended { .. }) => {
-            let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
-            Err(Failure::Launch(LaunchError::Interrupted(ProcessError::Control(error))))
-        }
-        Err(error) if sent.is_err() => Err(Failure::NotEnclosed(LaunchError::Interrupted(error))),
-        Err(error) => Err(Failure::Launch(LaunchError::Interrupted(error))),
     }
 }
 

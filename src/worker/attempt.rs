@@ -18,7 +18,7 @@ use super::claim::Taken;
 use super::lease::Lease;
 use super::places::Ask;
 use super::shared::Shared;
-use crate::exec::{self, Ended, LaunchError, Launched, Stop, SuperviseError, TaskProcess};
+use crate::exec::{self, Armed, Ended, LaunchError, Launched, Stop, SuperviseError, TaskProcess};
 use crate::nats::{Delivery, StoredOutput};
 use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
 use crate::task::{LaunchPlan, Sandbox};
@@ -71,14 +71,14 @@ pub(super) async fn run(
     shared: &Shared,
     delivery: &Delivery,
     taken: &Taken,
-    plan: &LaunchPlan,
+    (plan, armed): (&LaunchPlan, Option<Armed>),
     lease: &Lease,
     stop: watch::Receiver<Option<Stop>>,
 ) -> Attempted {
     let mut stop_asked = stop.clone();
     // Cancel safe: dropping a launch kills what it started.
     let launched = tokio::select! {
-        launched = shared.spawner.launch(plan) => match launched {
+        launched = shared.spawner.launch_armed(armed, plan) => match launched {
             Ok(launched) => launched,
             Err(error) => return AttemptEnd::NotLaunched(error).into(),
         },

@@ -235,23 +235,31 @@ fn first_event(
             outcome.cause = Some(cause.clone());
             finished(outcome)
         }
-        Intent::Run { runner, slot, .. } => {
-            let slot = slot.as_deref().unwrap_or(delivery.lane.as_str());
-            StatusEvent::Started(Started {
-                attempt: counts.attempt,
-                worker: shared.worker.clone(),
-                runner: runner.clone(),
-                lane: delivery.lane.clone(),
-                run_id: format!("{runner}-{slot}-{}-{}", delivery.queue_seq, counts.attempt),
-                token: token(),
-                queue_seq: delivery.queue_seq,
-                lease_ms: u64::try_from(lease.length().as_millis()).unwrap_or(u64::MAX),
-                failures: counts.failures,
-                worker_losses: counts.worker_losses,
-                at: Timestamp::now(),
-            })
-        }
+        Intent::Run { runner, slot, .. } => StatusEvent::Started(Started {
+            attempt: counts.attempt,
+            worker: shared.worker.clone(),
+            runner: runner.clone(),
+            lane: delivery.lane.clone(),
+            run_id: run_id(runner, slot.as_deref(), delivery, counts.attempt),
+            token: token(),
+            queue_seq: delivery.queue_seq,
+            lease_ms: u64::try_from(lease.length().as_millis()).unwrap_or(u64::MAX),
+            failures: counts.failures,
+            worker_losses: counts.worker_losses,
+            at: Timestamp::now(),
+        }),
     }
+}
+
+/// The name of an attempt, as it stands in its start.
+pub(super) fn run_id(
+    runner: &str,
+    slot: Option<&str>,
+    delivery: &Delivery,
+    attempt: Attempt,
+) -> String {
+    let slot = slot.unwrap_or(delivery.lane.as_str());
+    format!("{runner}-{slot}-{}-{attempt}", delivery.queue_seq)
 }
 
 fn lost(shared: &Shared, delivery: &Delivery, attempt: Attempt, losses: u32) -> StatusEvent {

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::claim::Taken;
 use super::shared::Shared;
 use crate::client::schedule::schedule;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{BusError, Delivery, Headers};
 use crate::task::{self, LaunchPlan, PlanError, RunIdentity, Task};
 use crate::telemetry::metrics;
-use crate::wire::{ErrorDetail, LaneRecord, Problem, Timer};
+use crate::wire::{Attempt, ErrorDetail, LaneRecord, Problem, Timer};
 
 /// Pause before a task that no runner here takes is offered again.
 const NO_RUNNER_DELAY: Duration = Duration::from_secs(1);
@@ -74,12 +73,13 @@ impl Ready {
         &self,
         shared: &Shared,
         delivery: &Delivery,
-        taken: &Taken,
+        attempt: Attempt,
+        run_id: String,
     ) -> Result<LaunchPlan, PlanError> {
         let run = RunIdentity {
             task: delivery.id.clone(),
-            attempt: taken.started.attempt,
-            run_id: taken.started.run_id.clone(),
+            attempt,
+            run_id,
             lane: delivery.lane.clone(),
             worker: shared.worker.clone(),
         };

@@ -14,11 +14,11 @@ use super::lease_keeper::LeaseKeeper;
 use super::prepare::{self, Prepared, Ready};
 use super::shared::Shared;
 use super::stop::{self, canceled};
-use crate::exec::Stop;
+use crate::exec::{Armed, Stop};
 use crate::nats::{AckHandle, BusError, Delivery, Headers, Hold as _};
-use crate::task::SlotRequest;
+use crate::task::{LaunchPlan, SlotRequest};
 use crate::telemetry::metrics;
-use crate::wire::{Attempt, StopReason};
+use crate::wire::{Attempt, Started, StopReason};
 
 /// Pause before a task that could not be taken for want of a server is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -125,10 +125,15 @@ async fn take(
     let delivery = &inputs.delivery;
     let slot = ready.and_then(|ready| ready.task.slot.as_ref()).map(|slot| slot.name.as_str());
     let handle = inputs.newest_handle();
-    match claim::claim(shared, delivery, lease, intent).await {
+    // What is set up beside the claim ends, unexecuted, unless the task is ours.
+    let (claimed, early) = tokio::join!(
+        claim::claim(shared, delivery, lease, intent),
+        Early::arm(shared, delivery, ready)
+    );
+    match claimed {
         Ok(Claim::Taken(taken)) => {
             let ready = ready.expect("only a prepared task is taken for a run");
-            return run_taken(shared, inputs, ready, &taken, lease).await;
+            return run_taken(shared, inputs, ready, &taken, lease, early).await;
         }
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
@@ -193,11 +198,12 @@ async fn run_taken(
     ready: &Ready,
     taken: &Taken,
     lease: &Lease,
+    early: Option<Early>,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
     let keeper =
         LeaseKeeper { shared, id, taken, lease, handle: inputs.handle.clone(), stop: &inputs.stop };
-    let work = work(shared, inputs, ready, taken, lease);
+    let work = work(shared, inputs, ready, taken, lease, early);
     tokio::pin!(work);
     // Cancel safe: the keeper holds nothing but the lease's own state; the work is never dropped.
     tokio::select! {
@@ -214,15 +220,20 @@ async fn work(
     ready: &Ready,
     taken: &Taken,
     lease: &Lease,
+    early: Option<Early>,
 ) -> Result<RunEnd, FinishError> {
     let id = &inputs.delivery.id;
     let handle = || inputs.newest_handle();
-    let plan = match ready.plan(shared, &inputs.delivery, taken) {
-        Ok(plan) => plan,
-        Err(error) => {
-            finish::reject(shared, &handle(), id, taken, &error).await?;
-            return Ok(RunEnd::Done);
-        }
+    let Started { attempt, run_id, .. } = &taken.started;
+    let (plan, armed) = match early.filter(|early| early.run_id == *run_id) {
+        Some(early) => (early.plan, Some(early.armed)),
+        None => match ready.plan(shared, &inputs.delivery, *attempt, run_id.clone()) {
+            Ok(plan) => (plan, None),
+            Err(error) => {
+                finish::reject(shared, &handle(), id, taken, &error).await?;
+                return Ok(RunEnd::Done);
+            }
+        },
     };
     // A stop that came while the task was being taken: nothing is started.
     let stopped = inputs.stop_rx.borrow().clone();
@@ -240,8 +251,8 @@ async fn work(
     if !lease.is_held() {
         return Err(FinishError::Fenced);
     }
-    let attempt =
-        attempt::run(shared, &inputs.delivery, taken, &plan, lease, inputs.stop_rx.clone());
+    let stop = inputs.stop_rx.clone();
+    let attempt = attempt::run(shared, &inputs.delivery, taken, (&plan, armed), lease, stop);
     // Beside the run: nobody waits for the spec before the task has ended.
     let (attempted, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
     let Attempted { end, process } = attempted;
@@ -257,6 +268,25 @@ async fn work(
     match settled? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),
+    }
+}
+
+/// A first attempt that is set up while the task is being taken.
+struct Early {
+    run_id: String,
+    plan: LaunchPlan,
+    armed: Armed,
+}
+
+impl Early {
+    async fn arm(shared: &Shared, delivery: &Delivery, ready: Option<&Ready>) -> Option<Self> {
+        let ready = ready.filter(|_| delivery.delivered == 1)?;
+        let slot = ready.task.slot.as_ref().map(|slot| slot.name.as_str());
+        let run_id = claim::run_id(&ready.runner, slot, delivery, Attempt::FIRST);
+        // What is wrong with it is said when the task is ours.
+        let plan = ready.plan(shared, delivery, Attempt::FIRST, run_id.clone()).ok()?;
+        let armed = shared.spawner.arm(&plan).await?;
+        Some(Self { run_id, plan, armed })
     }
 }
 

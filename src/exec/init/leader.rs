@@ -1,7 +1,7 @@
 //! The leader's process before it is the task's program.
 //!
 //! ```text
-//! start ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► execve
+//! start ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► go ─► execve
 //!         └───────────────── early ──────────────────┘      (control socket)   (`child`)
 //! ```
 //!
@@ -18,13 +18,12 @@ use nix::sys::prctl;
 use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{MAX_FRAME, Preparation, Setup, SetupFailure, encode, read_frame};
+use super::super::link::{GO, MAX_FRAME, Preparation, Setup, SetupFailure, encode, read_frame};
 use super::child::{Child, EXEC};
 use super::command::Command;
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{capabilities, priority, seccomp};
-use super::sys::sharing::is_closed;
 use super::word::Word;
 use super::{child, mounts, sys};
 use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
@@ -77,7 +76,7 @@ impl Leader<'_> {
             Ok(command) => command,
             Err(failure) => fail(&Setup::Failed(failure)),
         };
-        if is_closed(self.control.as_fd()) {
+        if !self.may_go() {
             word.unwanted();
         }
         word.ready(pid);
@@ -204,6 +203,12 @@ impl Leader<'_> {
         let [stdout, stderr] = <[OwnedFd; 2]>::try_from(descriptors)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(Some(Assignment { plan, stdout, stderr }))
+    }
+
+    /// Waits for the worker's word. False: it has closed its end. Nothing is made or freed here.
+    fn may_go(&self) -> bool {
+        let (mut control, mut word) = (self.control, [0]);
+        matches!(control.read(&mut word), Ok(1)) && word == [GO]
     }
 
     /// Runs the steps before execve.

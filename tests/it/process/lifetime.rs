@@ -331,3 +331,30 @@ async fn a_work_directory_is_another_tasks_only_if_nobody_has_touched_it() {
     let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
     until("the last one is removed", || entries() == 0).await;
 }
+
+#[tokio::test]
+async fn an_armed_task_executes_nothing_until_the_word_and_never_if_it_is_dropped() {
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (dropped, launched) = (directory.path().join("a"), directory.path().join("b"));
+    let plan = |file: &std::path::Path| sh(&mark, &format!("echo x > {}; exit 3", file.display()));
+    assert!(spawner.arm(&plan(&dropped)).await.is_none(), "nothing waits");
+    spawner.prepare(&plan(&dropped).sandbox).await.expect("the spawner starts");
+    drop(spawner.arm(&plan(&dropped)).await.expect("a spare waits"));
+    spawner.prepare(&plan(&launched).sandbox).await.expect("the spawner lives");
+    let armed = spawner.arm(&plan(&launched)).await.expect("a spare waits");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!launched.exists() && !dropped.exists());
+    let mut task = spawner.launch_armed(Some(armed), &plan(&launched)).await.expect("it starts");
+    let exit = task.process.wait().await.expect("its end is known");
+    assert_eq!(exit.status, ExitStatus::Exited(3));
+    assert!(launched.exists() && !dropped.exists());
+    // A setup that fails is told as that of a launch is.
+    let mut bad = plan(&launched);
+    bad.cwd = Some(directory.path().join("missing"));
+    spawner.prepare(&bad.sandbox).await.expect("the spawner lives");
+    let armed = spawner.arm(&bad).await.expect("a spare waits");
+    let error = spawner.launch_armed(Some(armed), &bad).await.expect_err("there is no directory");
+    assert_eq!(error.step(), "chdir");
+}

@@ -180,9 +180,3 @@ pub(in crate::exec::init) fn as_stdin(descriptor: BorrowedFd<'_>) {
     // SAFETY: the numbers are open; nobody owns descriptor 0, which is /dev/null until then.
     unsafe { libc::dup2(descriptor.as_raw_fd(), 0) };
 }
-
-/// Whether the other end of a socket is closed.
-pub(in crate::exec::init) fn is_closed(socket: BorrowedFd<'_>) -> bool {
-    let mut watched = [PollFd::new(socket, PollFlags::empty())];
-    poll(&mut watched, PollTimeout::ZERO).is_ok_and(|_| watched[0].any().unwrap_or(false))
-}

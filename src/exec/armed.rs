@@ -1,0 +1,95 @@
+//! A task-init's leader that has its plan, and waits for the word to execute it.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use jiff::Timestamp;
+use tokio::net::unix::pipe;
+
+use super::launch_error::LaunchError;
+use super::link::{GO, Report};
+use super::process::{ProcessError, TaskProcess};
+use super::spawn::Launched;
+use crate::task::LaunchPlan;
+
+/// A task whose setup is under way, or done, but for the execution of its program. **Dropping it ends
+/// it.**
+#[derive(Debug)]
+#[must_use = "dropping it ends the task before its start"]
+pub struct Armed {
+    process: TaskProcess,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+    /// Whether the plan was sent whole. If not, the report, or its absence, says why.
+    sent: io::Result<()>,
+}
+
+/// Why a plan was not launched by a task-init.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It never looked at the plan: a new task-init may do it.
+    NotEnclosed(LaunchError),
+    Launch(LaunchError),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> LaunchError {
+        match self {
+            Self::NotEnclosed(error) | Self::Launch(error) => error,
+        }
+    }
+}
+
+/// Gives a task-init its plan, and waits until the program is executed.
+pub(super) async fn start(process: TaskProcess, plan: &LaunchPlan) -> Result<Launched, Failure> {
+    arm(process, plan, Some(GO)).await?.started().await
+}
+
+/// Gives a task-init its plan, and with it the word to execute it, or not.
+pub(super) async fn arm(
+    mut process: TaskProcess,
+    plan: &LaunchPlan,
+    go: Option<u8>,
+) -> Result<Armed, Failure> {
+    let pipes = || -> io::Result<_> {
+        let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
+        let stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
+        let stderr = pipe::Receiver::from_owned_fd(stderr.into())?;
+        Ok((stdout, stderr, [their_stdout, their_stderr]))
+    };
+    let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
+    let (stdout, stderr, theirs) = pipes?;
+    let sent = process.send_plan(plan, [theirs[0].as_fd(), theirs[1].as_fd()], go).await;
+    Ok(Armed { process, stdout, stderr, sent })
+}
+
+impl Armed {
+    /// Gives the word, and waits until the program is executed.
+    pub(super) async fn launch(mut self) -> Result<Launched, Failure> {
+        if self.sent.is_ok() {
+            self.sent = self.process.send_byte(GO);
+        }
+        self.started().await
+    }
+
+    async fn started(mut self) -> Result<Launched, Failure> {
+        let Self { stdout, stderr, sent, .. } = self;
+        match self.process.report().await {
+            Ok(Report::Started { pid, at_us }) => {
+                let started_at =
+                    Timestamp::from_microsecond(at_us).unwrap_or_else(|_| Timestamp::now());
+                Ok(Launched { pid, started_at, stdout, stderr, process: self.process })
+            }
+            Ok(Report::NotEnclosed(failure)) => Err(Failure::NotEnclosed(failure.into())),
+            Ok(Report::SetupFailed(failure)) => Err(Failure::Launch(failure.into())),
+            Ok(Report::Ended { .. }) => {
+                let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
+                Err(Failure::Launch(LaunchError::Interrupted(ProcessError::Control(error))))
+            }
+            Err(error) if sent.is_err() => {
+                Err(Failure::NotEnclosed(LaunchError::Interrupted(error)))
+            }
+            Err(error) => Err(Failure::Launch(LaunchError::Interrupted(error))),
+        }
+    }
+}
