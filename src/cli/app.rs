@@ -78,13 +78,20 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build();
     let runtime = runtime
         .map_err(|error| Failure::new(FAILED, format!("cannot start the runtime: {error}")))?;
     let done = runtime.block_on(perform(cli));
     // A read of stdin that nobody waits for must not keep the program.
     runtime.shutdown_background();
     done
+}
+
+/// Half of the cores, at most 8: a message goes through several tasks of the runtime, and waking another
+/// thread for each takes longer than the work does. What a worker runs has the other half.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 8))
 }
 
 async fn perform(Cli { global, verb }: Cli) -> Result<u8, Failure> {

@@ -90,8 +90,6 @@ impl Leader<'_> {
         let step = |name: &'static str| move |error: io::Error| refused(name, &error);
         setsid().map_err(|errno| refused("setsid", &errno.into()))?;
         child::die_with(self.init).map_err(step("parent_death"))?;
-        // Those of this process's own parent; the program is to find none of them.
-        sys::reset_signals();
         if let Some(leaf) = self.leaf {
             leaf.join().map_err(step("cgroup"))?;
         }

@@ -32,6 +32,8 @@ pub(super) fn run() -> io::Result<()> {
     let socket = sys::take_stdin()?;
     sys::close_others(&[socket.as_fd()])?;
     prctl::set_name(c"runlane-spawner")?;
+    // Here for all programs: none of them is to find what this process's parent ignored, or std does.
+    sys::reset_signals();
     prctl::set_child_subreaper(true)?;
     if geteuid().is_root() {
         // A leader that has given up privileges shares its memory with a task-init that has not: no task

@@ -30,10 +30,8 @@ pub(in crate::exec::init) fn drop_bounding(
 ) -> Result<(), StepError> {
     let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
     // The kernel's own list ends where it doesn't know a number.
-    for number in (0..u64::BITS).take_while(|number| sys::in_bounding_set(*number).is_some()) {
-        if kept & 1 << number != 0 || sys::in_bounding_set(number) != Some(true) {
-            continue;
-        }
+    let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
+    for (number, _) in known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0) {
         match sys::drop_from_bounding_set(number) {
             Err(Errno::EPERM) if no_new_privs => return Ok(()),
             Err(errno) => {
