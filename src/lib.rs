@@ -28,7 +28,7 @@
 //! | [`client`] | submit, follow, wait, cancel, look | `nats`, `task` |
 //! | [`worker`] | one loop that owns the state, one future per task | all of these |
 //! | [`config`] | file, environment and flags → one checked configuration | `task`, `wire` |
-//! | [`bench`] | measures all of it, beside the machine's limits | `client`, `devserver` |
+//! | [`mod@bench`] | measures all of it, beside the machine's limits | `client`, `devserver` |
 //! | [`telemetry`], [`devserver`], [`cli`] | logs and metrics; a nats-server to try; the command line | |
 //!
 //! A test holds these directions. What is promised to users is in `docs/`, why it is done this way in
