@@ -178,3 +178,16 @@ fn tally(stored: &mut StoredStream, bytes: Option<u64>) {
         None => stored.lost = true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_counts_bytes_and_small_chunks_as_more() {
+        assert_eq!((share(1), share(64 * 1024), share(64 * 1024 + 1)), (64, 64, 65));
+        assert_eq!(share(DEFAULT_CHUNK_MAX), 256);
+        // A chunk that is larger than the window waits for all of it, not for ever.
+        assert_eq!(usize::try_from(share(usize::MAX - 1024)).expect("small"), WORKER_KIB);
+    }
+}

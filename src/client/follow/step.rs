@@ -96,8 +96,8 @@ impl Follow {
     /// Whether what is missing is sure to come live: a chunk did since the last one that was dropped, and
     /// all before it are there. One that is lost on the way shows as a hole, as silence or at the end.
     fn live_goes_on(&self) -> bool {
-        let Some(live) = &self.live else { return false };
-        self.wait.joined_on == self.join.attempt().map(|attempt| (attempt, live.losses()))
+        let (Some(live), Some(attempt)) = (&self.live, self.join.attempt()) else { return false };
+        self.wait.joined_on == Some((attempt, live.losses()))
             && !self.wait.to_the_end
             && !self.join.has_hole()
             && self.records.front().is_none()
@@ -110,7 +110,8 @@ impl Follow {
             self.records.look_again();
             self.behind = true;
         }
-        if std::mem::replace(&mut self.wait.losses, live.losses()) != live.losses() {
+        let losses = live.losses();
+        if std::mem::replace(&mut self.wait.losses, losses) != losses {
             self.read_behind_what_was_delivered();
             // A dropped chunk may be stored after the read that follows: the next check reads again.
             self.wait.heard_output = false;
