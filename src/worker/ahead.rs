@@ -1,7 +1,7 @@
 //! Tasks that are fetched before there is room for them, so that no place is empty while a pull is on its way.
 //!
-//! * Only while tasks are short: the last [`STREAK`] runs here each took less than [`SHORT`]. A pull
-//!   costs a longer one nothing that anybody would notice.
+//! * Only while tasks are short: the last runs here took less than [`SHORT`] on average. A pull costs a
+//!   longer one nothing that anybody would notice.
 //! * At most as many as can run, each for at most [`PATIENCE`]: then it is handed back, for any worker at
 //!   once, and nothing is fetched ahead until runs have been short again.
 //! * Nothing of such a task is done here: it isn't taken, so a cancel or another worker may come first.
@@ -17,8 +17,10 @@ use crate::nats::Delivery;
 
 /// A shorter run gains by being fetched ahead: some ten times what a pull takes.
 const SHORT: Duration = Duration::from_millis(20);
-/// How many short runs in a row say that the next will be short too.
-const STREAK: usize = 8;
+/// What a longer run counts as. The average starts there: some fifteen short runs say that tasks are short.
+const LONG: Duration = Duration::from_millis(80);
+/// How much of the average each run replaces.
+const WEIGHT: u32 = 8;
 /// How long a task may wait here for a place while another worker might have one.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -40,23 +42,23 @@ impl Fetched {
 pub(super) struct Ahead {
     capacity: usize,
     waiting: VecDeque<Fetched>,
-    streak: usize,
+    average: Duration,
 }
 
 impl Ahead {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, waiting: VecDeque::new(), streak: 0 }
+        Self { capacity, waiting: VecDeque::new(), average: LONG }
     }
 
     /// Says how long a run took its place.
     pub(super) fn ran(&mut self, time: Duration) {
-        self.streak = if time < SHORT { self.streak.saturating_add(1) } else { 0 };
+        self.average = (self.average * (WEIGHT - 1) + time.min(LONG)) / WEIGHT;
     }
 
     /// How many tasks to ask for when `free` can run at once.
     pub(super) fn room(&self, free: usize) -> usize {
         // Where nothing runs, there is no place that a pull could come too late for.
-        if self.streak < STREAK || free >= self.capacity {
+        if self.average >= SHORT || free >= self.capacity {
             return free;
         }
         let missing = free + self.capacity.saturating_sub(self.waiting.len());
@@ -65,7 +67,7 @@ impl Ahead {
 
     /// Takes a delivery for which there is no place, or gives it back.
     pub(super) fn push(&mut self, fetched: Fetched) -> Result<(), Delivery> {
-        if self.streak < STREAK || self.waiting.len() >= self.capacity {
+        if self.average >= SHORT || self.waiting.len() >= self.capacity {
             return Err(fetched.delivery);
         }
         self.waiting.push_back(fetched);
@@ -91,7 +93,7 @@ impl Ahead {
 
     /// Returns all that wait, and fetches no more until runs have been short again.
     pub(super) fn give_up(&mut self) -> Vec<Delivery> {
-        self.streak = 0;
+        self.average = LONG;
         self.waiting.drain(..).map(|one| one.delivery).collect()
     }
 }

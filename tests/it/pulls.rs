@@ -9,6 +9,8 @@ use runlane::wire::{Phase, TaskId};
 use crate::support::nats::TestServer;
 use crate::support::worker::Fleet;
 
+/// Short tasks, enough of them that the next is taken to be short too.
+const SHORT: u64 = 20;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often the default lane's tasks were delivered.
@@ -39,7 +41,7 @@ async fn what_was_fetched_ahead_of_a_long_task_is_handed_back_for_another_worker
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
     let _busy = fleet.worker(&server, "w1", 1).await;
-    for n in 0..12 {
+    for n in 0..SHORT {
         let id = fleet.publish(&format!("short{n}"), spec("/bin/true")).await;
         fleet.outcome(&id).await;
     }
@@ -51,6 +53,8 @@ async fn what_was_fetched_ahead_of_a_long_task_is_handed_back_for_another_worker
     let outcome = fleet.outcome(&after).await;
     assert_eq!(outcome.worker.expect("it ran").as_str(), "w2");
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    // Each once, but the last one: to the busy worker first.
+    assert_eq!(deliveries(&server, &fleet).await, SHORT + 2 + 1);
 }
 
 #[tokio::test]
