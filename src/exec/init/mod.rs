@@ -29,6 +29,7 @@ mod probe;
 mod remove;
 mod sandbox;
 mod spawner;
+mod standing;
 mod sweep;
 pub(super) mod sys;
 mod task;
