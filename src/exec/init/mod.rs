@@ -58,3 +58,9 @@ pub fn maybe_run() -> Option<ExitCode> {
     };
     Some(if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// Whether two processes use the same memory, as a task-init and a leader that waits do; `None` if the
+/// kernel doesn't tell.
+pub(crate) fn share_memory(one: u32, other: u32) -> Option<bool> {
+    sys::share_memory(i32::try_from(one).ok()?, i32::try_from(other).ok()?)
+}
