@@ -1,7 +1,8 @@
 //! What a worker takes that has nothing to do: memory, CPU time; and memory for each task that runs.
 //!
-//! Memory is *proportional* (PSS): pages that several processes share count in parts. The worker's
-//! program is a copy, so that nothing is shared with the bench itself.
+//! Memory is *proportional* (PSS): pages that several processes share count in parts, and a memory that
+//! two processes use counts once. The worker's program is a copy, so that nothing is shared with the
+//! bench itself.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::proc::{cpu_time, pss_bytes, tree, tree_cpu_time};
 use super::stats::{Spread, per_second};
 use super::{BenchError, Progress, Site};
 use crate::client::{CancelOptions, Client, UnknownTask};
+use crate::exec::init::share_memory;
 use crate::nats::topology;
 use crate::wire::{CancelRequest, Kind, LaneRecord, Selector, TaskId, TaskSpec};
 
@@ -122,7 +124,9 @@ impl Pss {
             sums.worker += pss_bytes(*worker).ok_or_else(failed)? as f64;
             let others = tree(*worker).into_iter();
             let others = others.filter(|(pid, name)| pid != worker && name != SLEEP);
-            sums.supervisors += others.filter_map(|(pid, _)| pss_bytes(pid)).sum::<u64>() as f64;
+            let others: Vec<u32> = others.map(|(pid, _)| pid).collect();
+            let memories = distinct_memories(&others).into_iter();
+            sums.supervisors += memories.filter_map(pss_bytes).sum::<u64>() as f64;
         }
         if workers.is_empty() { Err(failed()) } else { Ok(sums) }
     }
@@ -131,6 +135,18 @@ impl Pss {
     pub(super) fn all(&self) -> f64 {
         self.worker + self.supervisors
     }
+}
+
+/// One process for each memory: a leader that waits for its task uses its task-init's, and the kernel
+/// tells it of both.
+fn distinct_memories(pids: &[u32]) -> Vec<u32> {
+    let mut distinct: Vec<u32> = Vec::new();
+    for pid in pids {
+        if !distinct.iter().any(|other| share_memory(*pid, *other) == Some(true)) {
+            distinct.push(*pid);
+        }
+    }
+    distinct
 }
 
 /// CPU time in percent of one core: the worker and its spawner, and the server.
@@ -247,5 +263,17 @@ pub(super) async fn add_lanes(
             return Err(BenchError::Missing { missing: lanes - served, patience });
         }
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_that_is_used_twice_counts_once() {
+        let own = std::process::id();
+        let parent = std::os::unix::process::parent_id();
+        assert_eq!(distinct_memories(&[own, parent, own]), [own, parent]);
     }
 }

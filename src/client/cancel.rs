@@ -94,9 +94,16 @@ impl Client {
         options: &CancelOptions,
     ) -> Result<Canceled, CancelError> {
         let failed = |source| CancelError::Bus { id: id.clone(), source };
-        // The queue first: whatever leaves it has a status record before.
-        let queued = self.queued(id).await.map_err(failed)?;
-        let last = self.log().last(id).await.map_err(failed)?;
+        let mut last = self.log().last(id).await.map_err(failed)?;
+        let mut queued = None;
+        // A task that runs has left the queue, and what is asked further would only delay its end.
+        if !matches!(&last, Some(StatusEntry { event: StatusEvent::Started(_), .. })) {
+            queued = self.queued(id).await.map_err(failed)?;
+            if last.is_none() && queued.is_none() {
+                // Whatever leaves the queue has a status record before.
+                last = self.log().last(id).await.map_err(failed)?;
+            }
+        }
         match last.map(|last| last.event) {
             Some(StatusEvent::Finished(finished)) => {
                 // Whoever finds a finished record without its outcome publishes that.

@@ -6,6 +6,7 @@
 //! * An error that leaves open whether a write happened is [`BusError::Unclear`]: read, don't guess.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Request, StatusCode, jetstream};
@@ -141,10 +142,17 @@ impl Bus {
         }
     }
 
-    /// Publishes without a confirmation: for answers and for acks whose loss a redelivery repairs.
+    /// Publishes without a confirmation: for answers, for acks whose loss a redelivery repairs, and for
+    /// messages that a later one confirms (see [`Bus::connections`]).
     pub async fn send(&self, subject: String, payload: Bytes) -> Result<(), BusError> {
         let sent = self.inner.client.publish(subject, payload).await;
         sent.map_err(|error| BusError::Broken(error.to_string()))
+    }
+
+    /// Counts the connections that were made so far. While the number stays, a single server has stored
+    /// what was sent before anything that it has confirmed in the same stream.
+    pub fn connections(&self) -> u64 {
+        self.inner.client.statistics().connects.load(Ordering::Relaxed)
     }
 
     /// Asks and returns the answer's payload.

@@ -13,9 +13,6 @@ use jiff::Timestamp;
 use super::{Bus, BusError};
 use crate::wire::{LaneId, TaskId};
 
-/// Tries of an ack before a redelivery is left to answer for it.
-const ACK_TRIES: u32 = 3;
-
 /// A delivered task message.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -55,21 +52,14 @@ pub struct Stray {
 }
 
 impl AckHandle {
-    pub(super) fn new(reply: String) -> Self {
+    pub(crate) fn new(reply: String) -> Self {
         Self { reply }
     }
 
-    /// Takes the message out of the queue, confirmed. Tries a few times; a lost ack is repaired by
-    /// the redelivery, which finds the finished record.
+    /// Takes the message out of the queue. Nobody waits for an answer: if the ack is lost, the message is
+    /// redelivered after its lease, and whoever gets it finds the finished record and acks again.
     pub async fn ack(&self, bus: &Bus) -> Result<(), BusError> {
-        let mut tries = 1;
-        loop {
-            match bus.ask(self.reply.clone(), Bytes::from_static(b"+ACK")).await {
-                Ok(_) => return Ok(()),
-                Err(error) if !error.is_passing() || tries == ACK_TRIES => return Err(error),
-                Err(_) => tries += 1,
-            }
-        }
+        bus.send(self.reply.clone(), Bytes::from_static(b"+ACK")).await
     }
 
     /// Asks for redelivery after a delay that the server keeps.

@@ -51,12 +51,21 @@ pub struct IntakeInputs {
     /// Lanes to pull from.
     pub lanes: watch::Receiver<BTreeSet<LaneId>>,
     /// Free places.
-    pub room: watch::Receiver<usize>,
+    pub room: watch::Receiver<Room>,
     /// The connection: each reconnect makes all open pulls void.
     pub link: watch::Receiver<Link>,
     /// Turns true when the worker ends. Pulls are taken back then, and what the server had sent
     /// already is still passed on, so that it can be handed back at once.
     pub closing: watch::Receiver<bool>,
+}
+
+/// Free places of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// How many tasks it can take.
+    pub free: usize,
+    /// How many messages of the intake this number accounts for; the others are still on their way.
+    pub taken: u64,
 }
 
 /// What the intake tells the worker.
@@ -97,6 +106,8 @@ pub struct Intake {
     inbox: String,
     lanes: BTreeMap<LaneId, Lane>,
     pulls: u64,
+    /// Messages passed on to the worker.
+    passed: u64,
     reconnects: u64,
     last_hot: Option<LaneId>,
     // Bounded by the worker's capacity: when it is full, the worker is behind, and we stop reading.
@@ -123,7 +134,18 @@ impl Intake {
         let inbox = bus.client().new_inbox();
         let lanes = BTreeMap::new();
         let reconnects = inputs.link.borrow().reconnects;
-        Self { bus, inputs, inbox, lanes, pulls: 0, reconnects, last_hot: None, tasks, health }
+        Self {
+            bus,
+            inputs,
+            inbox,
+            lanes,
+            pulls: 0,
+            passed: 0,
+            reconnects,
+            last_hot: None,
+            tasks,
+            health,
+        }
     }
 
     /// Pulls until the worker closes it, or drops its end of the channel.
@@ -174,6 +196,7 @@ impl Intake {
             self.count(&delivery.lane.clone(), delivery.pending);
         }
         let pulled = read.map_or_else(Pulled::Stray, Pulled::Task);
+        self.passed += 1;
         if self.tasks.send(pulled).await.is_err() {
             tracing::debug!("a task came after the worker had ended; it will be redelivered");
         }
@@ -255,6 +278,9 @@ impl Intake {
 
     async fn pull(&mut self) -> Result<(), BusError> {
         let room = *self.inputs.room.borrow_and_update();
+        // What the worker has not heard of yet will take a place each.
+        let on_the_way = usize::try_from(self.passed - room.taken).unwrap_or(usize::MAX);
+        let room = room.free.saturating_sub(on_the_way);
         for (lane, batch) in self.shares(room) {
             self.pulls += 1;
             let inbox = format!("{}.{}", self.inbox, self.pulls);

@@ -39,6 +39,15 @@ pub enum Append {
     Lost(Option<StatusEntry>),
 }
 
+/// How far a spec is known to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is stored.
+    Confirmed,
+    /// It was sent, when the connection was the n-th.
+    SentOn(u64),
+}
+
 /// Room for a record: most have some 500 bytes.
 const RECORD_BYTES: usize = 768;
 
@@ -71,6 +80,11 @@ impl StatusLog {
         }
     }
 
+    /// Whether one server alone stores the records of tasks, when they were last counted.
+    fn is_single(&self) -> bool {
+        self.is_single.load(Ordering::Relaxed)
+    }
+
     async fn count_replicas(&self) -> Result<usize, BusError> {
         #[derive(Deserialize)]
         struct Info {
@@ -92,7 +106,7 @@ impl StatusLog {
     /// what is on its way to a majority.
     pub async fn append_first(&self, id: &TaskId, event: &StatusEvent) -> Option<u64> {
         let guarded = guards::fence() && guards::start_check();
-        if !guarded || !self.is_single.load(Ordering::Relaxed) {
+        if !guarded || !self.is_single() {
             return None;
         }
         let subjects = self.bus.subjects();
@@ -103,6 +117,32 @@ impl StatusLog {
             Ok(Cas::Stored(seq)) => Some(seq),
             Ok(Cas::Conflict) | Err(_) => None,
         }
+    }
+
+    /// Keeps the spec of a task beside its records, so that it can be run again.
+    ///
+    /// A single server is not asked to confirm it: it stores what one connection sends in order, so the
+    /// next confirmed record says that the spec is stored too. Pass what is returned to [`Self::kept`]
+    /// after that.
+    pub async fn keep_spec(&self, id: &TaskId, spec: &Bytes) -> Result<Kept, BusError> {
+        let subject = self.bus.subjects().spec(id);
+        if !self.is_single() {
+            self.bus.publish(subject, Headers::default(), spec.clone()).await?;
+            return Ok(Kept::Confirmed);
+        }
+        let connections = self.bus.connections();
+        self.bus.send(subject, spec.clone()).await?;
+        Ok(Kept::SentOn(connections))
+    }
+
+    /// Makes sure of a spec after a record that was sent later is confirmed.
+    pub async fn kept(&self, id: &TaskId, spec: &Bytes, kept: Kept) -> Result<(), BusError> {
+        let confirmed = kept == Kept::Confirmed || kept == Kept::SentOn(self.bus.connections());
+        if confirmed {
+            return Ok(());
+        }
+        let subject = self.bus.subjects().spec(id);
+        self.bus.publish(subject, Headers::default(), spec.clone()).await.map(|_| ())
     }
 
     /// Reads the last record of a task's chain from the leader.

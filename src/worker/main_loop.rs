@@ -1,7 +1,7 @@
 //! The loop that owns the worker's state: which tasks run here, and whether new ones are taken.
 //!
 //! ```text
-//!   intake ──► tasks ─┐                      ┌─► start: spawn a run, unless there is no room
+//!   intake ──► tasks ─┐                      ┌─► start: spawn a run, or let it wait for a place
 //!   cancels ──────────┼─► one select, one ───┼─► stop: tell a run to end, with the reason
 //!   ended runs ───────┤   line per arm       ├─► finish: free the place
 //!   slot places ──────┤                      ├─► places: who runs, who only waits for a slot
@@ -9,8 +9,8 @@
 //!   drain requests ───┘                      └─► drain: no new tasks, then stop those that run
 //! ```
 //!
-//! It never awaits the network or a process: what has to wait runs in `runs` (tasks) or `chores`
-//! (answers that nobody waits for). Both are joined here, so nothing outlives the loop.
+//! It never awaits the network or a process: what has to wait runs in `runs` (tasks) or `answers`
+//! (that nobody waits for). Both are joined here, so nothing outlives the loop.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +20,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, Interval, sleep_until};
 
+use super::ahead::{Ahead, Fetched};
+use super::answers::Answers;
+use super::drain::{Drain, Report};
 use super::places::{Ask, Places};
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
 use super::stop::{canceled, draining};
 use crate::exec::{Stop, set_stop};
-use crate::nats::{AckHandle, Cancels, Delivery, Incoming, Pulled, Stray, Subscription};
+use crate::nats::{AckHandle, Cancels, Incoming, Pulled, Room, Subscription};
 use crate::telemetry::metrics;
 use crate::wire::{CancelRequest, ControlReply, ControlRequest, TaskId, WorkerState};
 
@@ -40,33 +43,12 @@ const STOPPING_TIME: Duration = Duration::from_secs(60);
 /// How long a worker waits for a server that is away before it ends all the same.
 const KILLING_TIME: Duration = Duration::from_secs(5);
 
-/// How urgently the worker is to end. Each request is at least as urgent as the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Drain {
-    /// Not at all.
-    #[default]
-    No,
-    /// Take no new tasks; wait for those that run, up to the drain timeout.
-    Wait,
-    /// Stop what runs and hand it back.
-    Stop,
-    /// Kill what runs and hand it back.
-    Kill,
-}
-
-/// What a worker did until it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Report {
-    /// Tasks that were handed back because the worker ended.
-    pub requeued: usize,
-}
-
 /// What the loop needs.
 pub(super) struct LoopParts {
     pub(super) shared: Arc<Shared>,
     pub(super) capacity: usize,
     pub(super) drain_timeout: Duration,
-    pub(super) room: watch::Sender<usize>,
+    pub(super) room: watch::Sender<Room>,
     pub(super) closing: watch::Sender<bool>,
     pub(super) pulled: mpsc::Receiver<Pulled>,
     pub(super) cancels: Cancels,
@@ -83,16 +65,20 @@ struct Active {
     handle: watch::Sender<AckHandle>,
     used: watch::Receiver<AckHandle>,
     stop: watch::Sender<Option<Stop>>,
+    since: Instant,
 }
 
 pub(super) struct MainLoop {
     parts: LoopParts,
     active: HashMap<TaskId, Active>,
     places: Places,
+    ahead: Ahead,
     runs: JoinSet<run::RunEnd>,
     tasks_of_runs: HashMap<Id, TaskId>,
-    chores: JoinSet<()>,
+    answers: Answers,
     pulling: bool,
+    /// Messages that the intake passed on.
+    taken: u64,
     paused: bool,
     drain: Drain,
     /// When the next, more urgent step of a drain is due.
@@ -103,15 +89,18 @@ pub(super) struct MainLoop {
 impl MainLoop {
     pub(super) fn new(parts: LoopParts) -> Self {
         metrics::capacity(parts.capacity);
-        let places = Places::new(parts.capacity);
+        let (places, ahead) = (Places::new(parts.capacity), Ahead::new(parts.capacity));
+        let answers = Answers::new(parts.shared.bus.clone());
         Self {
             parts,
             active: HashMap::new(),
             places,
+            ahead,
             runs: JoinSet::new(),
             tasks_of_runs: HashMap::new(),
-            chores: JoinSet::new(),
+            answers,
             pulling: true,
+            taken: 0,
             paused: false,
             drain: Drain::No,
             deadline: None,
@@ -122,18 +111,20 @@ impl MainLoop {
     /// Runs until the worker is drained, or its connection is closed.
     pub(super) async fn run(mut self) -> Report {
         while self.drain == Drain::No || !self.active.is_empty() {
+            self.fill_places();
             self.tell_room();
-            let deadline = self.deadline;
+            let (deadline, patience) = (self.deadline, self.ahead.deadline());
             // Cancel safe: a joined run, a message, a change and a tick stay where they are until taken.
             tokio::select! {
                 Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
-                Some(_) = self.chores.join_next() => {}
+                Some(()) = self.answers.join_next() => {}
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
                 Some(ask) = self.parts.asks.recv() => self.places.on(ask),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
                 Some(request) = self.parts.control.next() => self.on_control(&request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
                 () = at(deadline), if deadline.is_some() => self.on_deadline(),
+                () = at(patience), if patience.is_some() => self.hand_back_waiting(),
                 _ = self.parts.presence_tick.tick() => {
                     self.announce();
                     self.parts.shared.spawner.trim();
@@ -143,20 +134,41 @@ impl MainLoop {
         self.leave().await
     }
 
+    fn fill_places(&mut self) {
+        while self.places.room() > 0
+            && let Some(fetched) = self.ahead.pop()
+        {
+            self.start(fetched);
+        }
+    }
+
+    /// Whoever has a place may have these.
+    fn hand_back_waiting(&mut self) {
+        for delivery in self.ahead.give_up() {
+            self.answers.hand_back(delivery.handle, Duration::ZERO);
+        }
+    }
+
     fn tell_room(&self) {
-        let room = match self.drain {
+        let free = match self.drain {
             Drain::No if self.paused => 0,
-            Drain::No => self.places.room(),
+            Drain::No => self.ahead.room(self.places.room()),
             Drain::Wait | Drain::Stop | Drain::Kill => 0,
         };
         metrics::tasks_running(self.places.running());
+        let room = Room { free, taken: self.taken };
         self.parts.room.send_if_modified(|known| std::mem::replace(known, room) != room);
     }
 
     fn on_pulled(&mut self, pulled: Option<Pulled>) {
+        self.taken += u64::from(pulled.is_some());
         match pulled {
-            Some(Pulled::Task(delivery)) => self.start(delivery),
-            Some(Pulled::Stray(stray)) => self.refuse_stray(stray),
+            Some(Pulled::Task(delivery)) => {
+                // A redelivery of what waits here takes its place.
+                self.ahead.remove(&delivery);
+                self.start(Fetched::now(delivery));
+            }
+            Some(Pulled::Stray(stray)) => self.answers.refuse(stray),
             // The intake has ended: because we do, or because the connection is closed for good.
             None => {
                 self.pulling = false;
@@ -167,60 +179,44 @@ impl MainLoop {
         }
     }
 
-    fn start(&mut self, delivery: Delivery) {
+    fn start(&mut self, fetched: Fetched) {
+        let delivery = &fetched.delivery;
         if let Some(active) = self.active.get(&delivery.id) {
+            let handle = delivery.handle.clone();
             if active.queue_seq == delivery.queue_seq {
                 // A redelivery of what runs here: the run goes on with the newer delivery.
                 tracing::warn!(task = %delivery.id, "a task that runs here was delivered again");
-                active.handle.send_replace(delivery.handle);
+                active.handle.send_replace(handle);
             } else {
                 // Another message of the same task. Whether it may be dropped is for the chain to say,
                 // and the run here may be about to end without having taken the task: it may be moving
                 // it to its lane.
-                self.hand_back(delivery, DUPLICATE_DELAY);
+                self.answers.hand_back(handle, DUPLICATE_DELAY);
             }
             return;
         }
-        if self.paused || self.drain != Drain::No || self.places.room() == 0 {
-            self.hand_back(delivery, EXCESS_DELAY);
-            return;
+        if self.paused || self.drain != Drain::No {
+            self.answers.hand_back(fetched.delivery.handle, EXCESS_DELAY);
+        } else if self.places.room() > 0 {
+            self.run_task(fetched);
+        } else if let Err(delivery) = self.ahead.push(fetched) {
+            self.answers.hand_back(delivery.handle, EXCESS_DELAY);
         }
+    }
+
+    fn run_task(&mut self, Fetched { delivery, at: received, .. }: Fetched) {
         let (stop, stop_rx) = watch::channel(None);
         let (handle, handle_rx) = watch::channel(delivery.handle.clone());
         let (used_tx, used) = watch::channel(delivery.handle.clone());
-        let id = delivery.id.clone();
-        let active = Active { queue_seq: delivery.queue_seq, handle, used, stop: stop.clone() };
+        let (id, queue_seq, since) = (delivery.id.clone(), delivery.queue_seq, Instant::now());
+        let active = Active { queue_seq, handle, used, stop: stop.clone(), since };
         let shared = Arc::clone(&self.parts.shared);
-        let inputs = RunInputs { delivery, handle: handle_rx, used: used_tx, stop, stop_rx };
+        let inputs =
+            RunInputs { delivery, received, handle: handle_rx, used: used_tx, stop, stop_rx };
         let run = self.runs.spawn(run::run(shared, inputs));
         self.tasks_of_runs.insert(run.id(), id.clone());
         self.active.insert(id, active);
         self.places.enter();
-    }
-
-    fn hand_back(&mut self, delivery: Delivery, delay: Duration) {
-        self.hand_back_by(delivery.handle, delay);
-    }
-
-    fn hand_back_by(&mut self, handle: AckHandle, delay: Duration) {
-        let bus = self.parts.shared.bus.clone();
-        self.chores.spawn(async move {
-            if let Err(error) = handle.nak(&bus, delay).await {
-                tracing::debug!(%error, "a task was not handed back; it comes again after its lease");
-            }
-        });
-    }
-
-    fn refuse_stray(&mut self, stray: Stray) {
-        tracing::warn!(subject = %stray.subject, "a queue message without a valid task id was removed");
-        metrics::runner_error("stray");
-        let bus = self.parts.shared.bus.clone();
-        self.chores.spawn(async move {
-            let reason = "the subject's last token is not a task id (A-Z a-z 0-9 _ -, at most 128)";
-            if let Err(error) = stray.handle.term(&bus, reason).await {
-                tracing::debug!(%error, "a stray message was not removed; it comes again");
-            }
-        });
     }
 
     fn cancel(&mut self, id: &TaskId, request: CancelRequest) {
@@ -241,6 +237,7 @@ impl MainLoop {
             self.places.on(ask);
         }
         if let Some(active) = self.active.remove(&task) {
+            self.ahead.ran(active.since.elapsed());
             self.answer_late_delivery(&active);
         }
         self.places.leave(&task);
@@ -261,7 +258,7 @@ impl MainLoop {
     fn answer_late_delivery(&mut self, active: &Active) {
         let newest = active.handle.borrow().clone();
         if newest != *active.used.borrow() {
-            self.hand_back_by(newest, EXCESS_DELAY);
+            self.answers.hand_back(newest, EXCESS_DELAY);
         }
     }
 
@@ -280,14 +277,7 @@ impl MainLoop {
             holds,
             error,
         };
-        let Some(subject) = message.reply.clone() else { return };
-        let payload = serde_json::to_vec(&reply).expect("a reply is plain JSON");
-        let bus = self.parts.shared.bus.clone();
-        self.chores.spawn(async move {
-            if let Err(error) = bus.send(subject, payload.into()).await {
-                tracing::debug!(%error, "an operator's request was not answered");
-            }
-        });
+        self.answers.reply(message, &reply);
     }
 
     fn obey(&mut self, request: &ControlRequest) -> Result<(), String> {
@@ -296,7 +286,10 @@ impl MainLoop {
             ControlRequest::Pause | ControlRequest::Resume if self.drain != Drain::No => {
                 return Err("it is draining, which can't be taken back".to_owned());
             }
-            ControlRequest::Pause => self.paused = true,
+            ControlRequest::Pause => {
+                self.paused = true;
+                self.hand_back_waiting();
+            }
             ControlRequest::Resume => self.paused = false,
             ControlRequest::Drain { deadline_ms } => {
                 if let Some(deadline) = deadline_ms.map(Duration::from_millis) {
@@ -335,6 +328,7 @@ impl MainLoop {
         self.drain = request;
         self.parts.closing.send_replace(true);
         self.places.close();
+        self.hand_back_waiting();
         tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
         self.parts.presence.set_state(WorkerState::Draining);
         self.announce();
@@ -374,20 +368,20 @@ impl MainLoop {
 
     fn announce(&mut self) {
         let announce = self.parts.presence.announcement(self.places.running());
-        self.chores.spawn(announce);
+        self.answers.spawn(announce);
     }
 
     /// Hands back what came while the last runs ended, takes the presence record away, and waits for
-    /// all chores.
+    /// all answers. That of the withdrawal comes after the server has had every ack before it.
     async fn leave(mut self) -> Report {
         while let Some(pulled) = self.parts.pulled.recv().await {
             if let Pulled::Task(delivery) = pulled {
-                self.hand_back(delivery, Duration::ZERO);
+                self.answers.hand_back(delivery.handle, Duration::ZERO);
             }
         }
         let withdraw = self.parts.presence.withdrawal();
-        self.chores.spawn(withdraw);
-        while self.chores.join_next().await.is_some() {}
+        self.answers.spawn(withdraw);
+        while self.answers.join_next().await.is_some() {}
         self.report
     }
 }

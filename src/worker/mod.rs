@@ -7,10 +7,13 @@
 //! ```
 
 mod admit;
+mod ahead;
+mod answers;
 mod attempt;
 mod cancel_sweep;
 mod chores;
 mod claim;
+mod drain;
 mod due;
 mod finish;
 mod lanes;
@@ -28,7 +31,7 @@ mod spool;
 mod start;
 mod stop;
 
-pub use main_loop::{Drain, Report};
+pub use drain::{Drain, Report};
 pub use presence::features;
 pub use runner::{LineLog, Router, Runner, SubprocessRunner};
 pub use start::{Readiness, Worker, WorkerError, WorkerSettings};

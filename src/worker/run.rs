@@ -15,7 +15,7 @@ use super::prepare::{self, Prepared, Ready};
 use super::shared::Shared;
 use super::stop::{self, canceled};
 use crate::exec::{Armed, Stop};
-use crate::nats::{AckHandle, BusError, Delivery, Headers, Hold as _};
+use crate::nats::{AckHandle, BusError, Delivery, Hold as _, Kept};
 use crate::task::{LaunchPlan, SlotRequest};
 use crate::telemetry::metrics;
 use crate::wire::{Attempt, Started, StopReason};
@@ -26,6 +26,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// What a run is given.
 pub(super) struct RunInputs {
     pub(super) delivery: Delivery,
+    /// When it came; its lease counts from then.
+    pub(super) received: BootInstant,
     /// The newest delivery of the task's message.
     pub(super) handle: watch::Receiver<AckHandle>,
     /// The delivery that was, or is about to be, answered.
@@ -72,11 +74,10 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: RunInputs) -> RunEnd {
 }
 
 async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishError> {
-    let received = BootInstant::now();
     let Some((ready, intent)) = decide(shared, &inputs.delivery).await? else {
         return Ok(RunEnd::Done);
     };
-    let lease = Lease::start(shared.lease_of(&inputs.delivery.lane), received);
+    let lease = Lease::start(shared.lease_of(&inputs.delivery.lane), inputs.received);
     let slot = ready.as_ref().and_then(|ready| ready.task.slot.as_ref());
     let intent = match admission(shared, &inputs, slot, &lease, intent).await {
         Ok(Go::Claim(intent)) => intent,
@@ -254,12 +255,13 @@ async fn work(
     let stop = inputs.stop_rx.clone();
     let attempt = attempt::run(shared, &inputs.delivery, taken, (&plan, armed), lease, stop);
     // Beside the run: nobody waits for the spec before the task has ended.
-    let (attempted, ()) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery, taken));
+    let (attempted, kept) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery));
     let Attempted { end, process } = attempted;
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
     let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await;
+    spec_is_kept(shared, &inputs.delivery, kept).await;
     // Now that nobody waits any more. Without spares the next launch takes longer, and says why.
     match process {
         Some(process) => shared.spawner.reuse(process, &plan.sandbox).await.ok(),
@@ -291,15 +293,23 @@ impl Early {
 }
 
 /// Keeps the spec of a task that was started, so that it can be run again when it has ended.
-async fn keep_spec(shared: &Shared, delivery: &Delivery, taken: &Taken) {
-    if taken.started.attempt != Attempt::FIRST {
-        return;
+async fn keep_spec(shared: &Shared, delivery: &Delivery) -> Option<Kept> {
+    let kept = shared.log.keep_spec(&delivery.id, &delivery.payload).await;
+    said(delivery, kept)
+}
+
+/// Makes sure of it, now that the end is stored.
+async fn spec_is_kept(shared: &Shared, delivery: &Delivery, kept: Option<Kept>) {
+    if let Some(kept) = kept {
+        said(delivery, shared.log.kept(&delivery.id, &delivery.payload, kept).await);
     }
-    let subject = shared.bus.subjects().spec(&delivery.id);
-    let kept = shared.bus.publish(subject, Headers::default(), delivery.payload.clone()).await;
-    if let Err(error) = kept {
+}
+
+fn said<T>(delivery: &Delivery, kept: Result<T, BusError>) -> Option<T> {
+    kept.inspect_err(|error| {
         tracing::warn!(task = %delivery.id, %error, "the spec is not kept; `runlane retry` will miss it");
-    }
+    })
+    .ok()
 }
 
 /// Nothing was started, and a new task has nothing to hold its slot for; one that ran before keeps it

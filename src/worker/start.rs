@@ -13,8 +13,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::admit;
 use super::chores::{self, Sort};
+use super::drain::{Drain, Report};
 use super::lanes::{LaneWatch, Lanes};
-use super::main_loop::{Drain, LoopParts, MainLoop, Report};
+use super::main_loop::{LoopParts, MainLoop};
 use super::places;
 use super::presence::{PresenceWriter, features};
 use super::runner::{Router, Runner};
@@ -26,7 +27,7 @@ use crate::nats::presence::PRESENCE_INTERVAL;
 use crate::nats::topology::{self, TopologyError, TopologySettings};
 use crate::nats::{
     Bus, BusError, Cancels, Intake, IntakeInputs, Link, LinkState, OutputPublisher, PullHealth,
-    Pulled, SlotChanges, Slots, StatusLog,
+    Pulled, Room, SlotChanges, Slots, StatusLog,
 };
 use crate::task::{DuplicateRunner, Host};
 use crate::wire::{WorkerId, WorkerPresence, WorkerState};
@@ -226,7 +227,7 @@ fn failure(service: Result<Result<(), BusError>, JoinError>) -> Option<WorkerErr
 /// The worker's ends of its pull loop.
 struct Pulling {
     lanes: watch::Receiver<Lanes>,
-    room: watch::Sender<usize>,
+    room: watch::Sender<Room>,
     closing: watch::Sender<bool>,
     pulled: mpsc::Receiver<Pulled>,
     health: watch::Receiver<PullHealth>,
@@ -243,7 +244,7 @@ fn pull(
 ) -> Pulling {
     let (lanes_tx, lanes) = watch::channel(Lanes::new());
     let (names, lane_names) = watch::channel(BTreeSet::new());
-    let (room, room_rx) = watch::channel(0);
+    let (room, room_rx) = watch::channel(Room::default());
     let (closing, closing_rx) = watch::channel(false);
     let (health_tx, health) = watch::channel(PullHealth::default());
     // As many deliveries as can run: more are never asked for, but by several lanes at once.

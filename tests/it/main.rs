@@ -13,6 +13,7 @@ mod isolation;
 mod layering;
 mod operators;
 mod process;
+mod pulls;
 mod python_client;
 mod schema;
 mod slots;

@@ -24,6 +24,7 @@ use super::command::Command;
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{capabilities, priority, seccomp};
+use super::standing::Standing;
 use super::word::Word;
 use super::{child, mounts, sys};
 use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
@@ -35,8 +36,7 @@ pub(super) struct Leader<'a> {
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
-    /// The filter is on this process since its start.
-    pub(super) is_filtered: bool,
+    pub(super) standing: &'a Standing,
     /// What execve needs, and no destructor of this process will free.
     pub(super) kept: &'a OnceCell<(Command, Sandbox)>,
 }
@@ -132,6 +132,9 @@ impl Leader<'_> {
     /// Makes the Landlock domain, which is entered last: the cgroup's files aren't in it.
     fn domain(&self) -> Result<Option<Domain>, SetupFailure> {
         let Some(wanted) = &self.preparation.landlock else { return Ok(None) };
+        if let Some(domain) = &self.standing.domain {
+            return domain.again().map(Some).map_err(|error| child::failed("landlock", &error));
+        }
         // If it isn't made yet, a script will be put into it.
         self.scratch.make_for(wanted).map_err(|error| refused("landlock", &error))?;
         let own = wanted.files.as_ref().map(|_| self.scratch.path());
@@ -142,16 +145,15 @@ impl Leader<'_> {
     /// Gives up what neither this process nor the task needs. Later steps switch the user and cut the
     /// other capabilities, for which these don't stand in the way.
     fn give_up_privileges(&self) -> Result<(), SetupFailure> {
-        let Preparation { capabilities, no_new_privs, seccomp, .. } = self.preparation;
-        if let Some(keep) = capabilities {
-            capabilities::drop_bounding(keep, *no_new_privs)
-                .map_err(|error| child::failed("bounding", &error))?;
+        let Preparation { no_new_privs, seccomp, .. } = self.preparation;
+        if let Some(surplus) = &self.standing.surplus {
+            surplus.drop_here(*no_new_privs).map_err(|error| child::failed("bounding", &error))?;
         }
         if *no_new_privs {
             prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
         }
         if let Some(profile) = seccomp
-            && !self.is_filtered
+            && !self.standing.is_filtered
         {
             seccomp::apply(*profile).map_err(|error| refused("seccomp", &error))?;
         }

@@ -29,6 +29,7 @@ mod probe;
 mod remove;
 mod sandbox;
 mod spawner;
+mod standing;
 mod sweep;
 pub(super) mod sys;
 mod task;
@@ -56,4 +57,10 @@ pub fn maybe_run() -> Option<ExitCode> {
         _ => return None,
     };
     Some(if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether two processes use the same memory, as a task-init and a leader that waits do; `None` if the
+/// kernel doesn't tell.
+pub(crate) fn share_memory(one: u32, other: u32) -> Option<bool> {
+    sys::share_memory(i32::try_from(one).ok()?, i32::try_from(other).ok()?)
 }

@@ -36,8 +36,8 @@ use super::super::process::{Exit, ExitStatus, Usage};
 use super::aftermath::Aftermath;
 use super::enclosure::{Ids, Made, Scratch, refused};
 use super::leader::Leader;
-use super::sandbox::{priority, seccomp};
 use super::spawner::tell;
+use super::standing::Standing;
 use super::sweep::{self, Reach, Sweep};
 use super::sys::sharing::{self, Left, Stack};
 use super::sys::{self, Children};
@@ -51,7 +51,7 @@ const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes for a leader's stack: the deepest there is the reading of a plan's JSON.
 const LEADER_STACK: usize = 512 * 1024;
 
-/// Runs one task. Returns the process's exit code: 0 when nothing of the task is left.
+/// Runs tasks, one after the other. Returns the process's exit code: 0 when nothing of them is left.
 pub(super) fn run(control: UnixStream, namespaces: Namespaces, ids: Ids) -> i32 {
     match start(control, namespaces, ids) {
         Ok(()) => 0,
@@ -74,35 +74,18 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         return Ok(());
     };
     let reach = if namespaces.pid { Reach::Namespace } else { Reach::Children };
-    let is_filtered = match filter(&preparation) {
-        Ok(is_filtered) => is_filtered,
+    let standing = match Standing::of(&preparation) {
+        Ok(standing) => standing,
         Err(failure) => return refuse(&control, failure),
     };
     let stack = Stack::new(LEADER_STACK)?;
     let (tasks, scratch) = (0, None);
-    let mut init =
-        Init { control, signals, preparation, reach, is_filtered, stack, tasks, scratch };
+    let mut init = Init { control, signals, preparation, reach, standing, stack, tasks, scratch };
     // The namespaces that it was born in are one task's.
     let is_reusable = namespaces == Namespaces::default();
     while init.serve()? == Next::Again && is_reusable && init.is_asked_again()? {}
     init.scratch.map(|scratch| scratch.remove()).transpose()?;
     Ok(())
-}
-
-/// Installs the filter that each leader is to have, for all of them at once: the kernel compiles it each
-/// time, and stops every CPU for that. Not if the leaders need what it denies, to make namespaces. Returns
-/// whether it is installed.
-fn filter(preparation: &Preparation) -> Result<bool, SetupFailure> {
-    let namespaces = preparation.enclosure.namespaces;
-    let Some(profile) = preparation.seccomp else { return Ok(false) };
-    if namespaces != Namespaces::default() {
-        return Ok(false);
-    }
-    if preparation.no_new_privs {
-        prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
-    }
-    seccomp::apply(profile).map_err(|error| refused("seccomp", &error))?;
-    Ok(true)
 }
 
 fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
@@ -124,8 +107,7 @@ struct Init {
     signals: SignalFd,
     preparation: Preparation,
     reach: Reach,
-    /// The leaders' filter is on this process already.
-    is_filtered: bool,
+    standing: Standing,
     stack: Stack,
     /// How many it has had.
     tasks: u32,
@@ -162,7 +144,7 @@ impl Init {
             scratch: &made.scratch,
             leaf: made.leaf.as_ref(),
             init: getpid(),
-            is_filtered: self.is_filtered,
+            standing: &self.standing,
             kept: &kept,
         };
         if self.tasks == 0 {
@@ -171,7 +153,6 @@ impl Init {
         }
         self.tasks += 1;
         let aftermath = Aftermath::of(&made);
-        let priority = OwnPriority::of(&self.preparation);
         let left = sharing::run(&mut self.stack, self.control.as_fd(), |pipe| leader.run(pipe));
         let Left { pid: leader, mut said, worker_gone } = match left {
             Ok(left) => left,
@@ -187,7 +168,7 @@ impl Init {
             }
         };
         drop((kept, said));
-        priority.restore();
+        self.standing.restore_priority();
         let worker = if worker_gone { Worker::Gone } else { Worker::Listening };
         let (control, signals) = (&self.control, &self.signals);
         let (killed, usage) = (false, Usage::default());
@@ -213,25 +194,6 @@ impl Init {
         encode(&Report::Started { pid: 0, at_us: now_us() }).ok();
         sweep::ended(Children::All).ok();
         sweep::drain(&self.signals).ok();
-    }
-}
-
-/// The kernel's preference for ending this process when memory runs out. A leader that sets its own
-/// sets it for all that share its memory (proc(5) doesn't say so; fs/proc/base.c does).
-struct OwnPriority(Option<i32>);
-
-impl OwnPriority {
-    fn of(preparation: &Preparation) -> Self {
-        let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
-        let own = own.and_then(|text| text.trim_end().parse().ok());
-        Self(own.filter(|own| *own != preparation.oom_score_adj))
-    }
-
-    fn restore(&self) {
-        if let Self(Some(own)) = self {
-            // Where that isn't allowed, this process is taken as soon as its task is.
-            priority::oom_score_adj(*own).ok();
-        }
     }
 }
 

@@ -20,29 +20,42 @@ use nix::unistd::geteuid;
 use super::super::sys;
 use super::StepError;
 
-/// Drops from the bounding set what isn't kept; also what is newer than any name that we know.
-///
-/// # Errors
-/// It can't be dropped, and `no_new_privs` won't make that harmless; a name isn't a capability's.
-pub(in crate::exec::init) fn drop_bounding(
-    keep: &BTreeSet<String>,
-    no_new_privs: bool,
-) -> Result<(), StepError> {
-    let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
-    // The kernel's own list ends where it doesn't know a number.
-    let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
-    for (number, _) in known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0) {
-        match sys::drop_from_bounding_set(number) {
-            Err(Errno::EPERM) if no_new_privs => return Ok(()),
-            Err(errno) => {
-                let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
-                           no_new_privs";
-                return Err(StepError::new(errno, why));
-            }
-            Ok(()) => {}
-        }
+/// What a process of task-init's takes out of its bounding set. Looked up once, by task-init: each leader
+/// starts with the same set.
+pub(in crate::exec::init) struct Surplus(Vec<u32>);
+
+impl Surplus {
+    /// What isn't kept; also what is newer than any name that we know.
+    ///
+    /// # Errors
+    /// A name isn't a capability's.
+    pub(in crate::exec::init) fn beside(keep: &BTreeSet<String>) -> Result<Self, StepError> {
+        let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
+        // The kernel's own list ends where it doesn't know a number.
+        let known =
+            (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
+        let surplus = known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0);
+        Ok(Self(surplus.map(|(number, _)| number).collect()))
     }
-    Ok(())
+
+    /// Drops it from this process's bounding set.
+    ///
+    /// # Errors
+    /// It can't be dropped, and `no_new_privs` won't make that harmless.
+    pub(in crate::exec::init) fn drop_here(&self, no_new_privs: bool) -> Result<(), StepError> {
+        for number in &self.0 {
+            match sys::drop_from_bounding_set(*number) {
+                Err(Errno::EPERM) if no_new_privs => return Ok(()),
+                Err(errno) => {
+                    let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
+                               no_new_privs";
+                    return Err(StepError::new(errno, why));
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Lets what is kept outlive the identity switch. The flag ends with execve.

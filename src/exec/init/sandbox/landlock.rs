@@ -28,6 +28,11 @@ pub(in crate::exec) const WITH_SCOPES: i32 = 6;
 /// kernel alone doesn't change what tasks can do.
 const TESTED: i32 = 7;
 
+/// Whether a domain is the same whenever it is made: it names no path but the root.
+pub(in crate::exec::init) fn is_lasting(wanted: &Landlock) -> bool {
+    wanted.files.is_none() && !wanted.sys_read_only
+}
+
 /// A domain that can be entered.
 pub(in crate::exec::init) struct Domain(RulesetCreated);
 
@@ -71,6 +76,11 @@ impl Domain {
             Some(files) => allow_files(ruleset, files, work_dir, all)?,
         };
         Ok(Self(ruleset))
+    }
+
+    /// Another of the same, for a process that shares this one's memory.
+    pub(in crate::exec::init) fn again(&self) -> Result<Self, StepError> {
+        Ok(Self(self.0.try_clone()?))
     }
 
     /// Enters the domain for good. Needs no_new_privs, or CAP_SYS_ADMIN.

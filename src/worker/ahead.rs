@@ -1,0 +1,102 @@
+//! Tasks that are fetched before there is room for them, so that no place is empty while a pull is on its way.
+//!
+//! * Only while tasks are short: the last runs here took less than [`SHORT`] on average. A pull costs a
+//!   longer one nothing that anybody would notice.
+//! * At most as many as can run, each for at most [`PATIENCE`]: then it is handed back, for any worker at
+//!   once, and nothing is fetched ahead until runs have been short again.
+//! * Nothing of such a task is done here: it isn't taken, so a cancel or another worker may come first.
+//! * Asked for in halves of the capacity: one pull brings several.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lease::BootInstant;
+use crate::nats::Delivery;
+
+/// A shorter run gains by being fetched ahead: some ten times what a pull takes.
+const SHORT: Duration = Duration::from_millis(20);
+/// What a longer run counts as. The average starts there: some fifteen short runs say that tasks are short.
+const LONG: Duration = Duration::from_millis(80);
+/// How much of the average each run replaces.
+const WEIGHT: u32 = 8;
+/// How long a task may wait here for a place while another worker might have one.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A delivery, and when it came.
+pub(super) struct Fetched {
+    pub(super) delivery: Delivery,
+    pub(super) at: BootInstant,
+    since: Instant,
+}
+
+impl Fetched {
+    /// One that comes now.
+    pub(super) fn now(delivery: Delivery) -> Self {
+        Self { delivery, at: BootInstant::now(), since: Instant::now() }
+    }
+}
+
+/// What waits for a place, oldest first.
+pub(super) struct Ahead {
+    capacity: usize,
+    waiting: VecDeque<Fetched>,
+    average: Duration,
+}
+
+impl Ahead {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, waiting: VecDeque::new(), average: LONG }
+    }
+
+    /// Says how long a run took its place.
+    pub(super) fn ran(&mut self, time: Duration) {
+        self.average = (self.average * (WEIGHT - 1) + time.min(LONG)) / WEIGHT;
+    }
+
+    /// How many tasks to ask for when `free` can run at once.
+    pub(super) fn room(&self, free: usize) -> usize {
+        // Where nothing runs, there is no place that a pull could come too late for.
+        if self.average >= SHORT || free >= self.capacity {
+            return free;
+        }
+        let missing = free + self.capacity.saturating_sub(self.waiting.len());
+        if missing < self.capacity.div_ceil(2) { 0 } else { missing }
+    }
+
+    /// Takes a delivery for which there is no place, or gives it back.
+    pub(super) fn push(&mut self, fetched: Fetched) -> Result<(), Delivery> {
+        if self.average >= SHORT || self.waiting.len() >= self.capacity {
+            return Err(fetched.delivery);
+        }
+        self.waiting.push_back(fetched);
+        Ok(())
+    }
+
+    /// Takes the next one for a place that is free.
+    pub(super) fn pop(&mut self) -> Option<Fetched> {
+        self.waiting.pop_front()
+    }
+
+    /// Takes one out by its message, which was delivered again.
+    pub(super) fn remove(&mut self, delivery: &Delivery) -> Option<Fetched> {
+        let same = |one: &Fetched| one.delivery.queue_seq == delivery.queue_seq;
+        let index = self.waiting.iter().position(same)?;
+        self.waiting.remove(index)
+    }
+
+    /// When [`Self::give_up`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waiting.front().map(|oldest| oldest.since + PATIENCE)
+    }
+
+    /// Returns all that wait, and fetches no more until runs have been short again.
+    pub(super) fn give_up(&mut self) -> Vec<Delivery> {
+        self.average = LONG;
+        self.waiting.drain(..).map(|one| one.delivery).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::*;
+use crate::nats::AckHandle;
+
+fn fetched(seq: u64) -> Fetched {
+    Fetched::now(Delivery {
+        id: format!("t{seq}").parse().expect("a valid id"),
+        lane: "default".parse().expect("a valid lane"),
+        payload: Bytes::new(),
+        queue_seq: seq,
+        delivered: 1,
+        pending: 0,
+        published: Timestamp::UNIX_EPOCH,
+        received: Timestamp::UNIX_EPOCH,
+        handle: AckHandle::new(format!("reply.{seq}")),
+    })
+}
+
+fn after_short_runs(capacity: usize) -> Ahead {
+    let mut ahead = Ahead::new(capacity);
+    for _ in 0..50 {
+        ahead.ran(SHORT / 4);
+    }
+    ahead
+}
+
+#[test]
+fn nothing_is_fetched_ahead_before_runs_were_short() {
+    let mut ahead = Ahead::new(4);
+    let mut runs = 0;
+    while ahead.room(0) == 0 {
+        assert_eq!(ahead.room(3), 3);
+        assert!(ahead.push(fetched(1)).is_err());
+        ahead.ran(SHORT / 4);
+        runs += 1;
+    }
+    assert!((10..20).contains(&runs), "{runs}");
+    assert_eq!((ahead.room(0), ahead.room(3)), (4, 7));
+    assert!(ahead.push(fetched(1)).is_ok());
+}
+
+#[test]
+fn one_long_run_among_many_is_passed_over_but_not_several() {
+    let mut ahead = after_short_runs(4);
+    ahead.ran(Duration::from_secs(3600));
+    assert_eq!(ahead.room(0), 4);
+    ahead.ran(SHORT);
+    ahead.ran(Duration::from_secs(3600));
+    assert_eq!(ahead.room(0), 0);
+}
+
+#[test]
+fn at_most_as_many_wait_as_can_run_and_they_are_asked_for_in_halves() {
+    let mut ahead = after_short_runs(4);
+    for seq in 1..=4 {
+        assert!(ahead.push(fetched(seq)).is_ok(), "{seq}");
+    }
+    assert!(ahead.push(fetched(5)).is_err());
+    assert_eq!(ahead.room(0), 0);
+    assert_eq!(ahead.pop().map(|one| one.delivery.queue_seq), Some(1));
+    assert_eq!(ahead.room(0), 0, "one is missing, of four");
+    assert_eq!(ahead.pop().map(|one| one.delivery.queue_seq), Some(2));
+    assert_eq!(ahead.room(0), 2);
+}
+
+#[test]
+fn an_idle_worker_asks_for_what_it_can_run() {
+    assert_eq!(after_short_runs(4).room(4), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_is_given_up_and_no_more_is_fetched() {
+    let mut ahead = after_short_runs(4);
+    assert_eq!(ahead.deadline(), None);
+    assert!(ahead.push(fetched(1)).is_ok());
+    tokio::time::advance(PATIENCE / 2).await;
+    assert!(ahead.push(fetched(2)).is_ok());
+    assert_eq!(ahead.deadline(), Some(Instant::now() + PATIENCE / 2), "the oldest counts");
+    let given_up: Vec<_> = ahead.give_up().into_iter().map(|one| one.queue_seq).collect();
+    assert_eq!((given_up, ahead.deadline(), ahead.room(0)), (vec![1, 2], None, 0));
+}
+
+#[test]
+fn a_redelivery_replaces_what_waits() {
+    let mut ahead = after_short_runs(4);
+    assert!(ahead.push(fetched(1)).is_ok());
+    assert!(ahead.remove(&fetched(2).delivery).is_none());
+    assert!(ahead.remove(&fetched(1).delivery).is_some());
+    assert!(ahead.pop().is_none());
+}
