@@ -8,7 +8,7 @@ use crate::nats::{Bus, BusError};
 use crate::wire::{Attempt, TaskId};
 
 /// How far from its turn a chunk may be stored: a worker has at most 8 of a task under way.
-const OUT_OF_TURN: u64 = 64;
+const OUT_OF_TURN: u64 = 16;
 
 /// Reads a task's stored chunks.
 pub(super) struct History {

@@ -94,6 +94,8 @@ struct Waits {
     refused: bool,
     /// Something may have been missed that no live chunk shows: only a read to the end tells.
     to_the_end: bool,
+    /// A record was heard and not found yet.
+    record_due: bool,
     /// Records were read since the chunks were.
     records_read: bool,
     /// The number of the chunk that is missing, and since when.
@@ -145,6 +147,7 @@ impl Follow {
                 joined_on: None,
                 refused: false,
                 to_the_end: false,
+                record_due: false,
                 records_read: false,
                 hole: None,
                 end_since: None,

@@ -14,6 +14,8 @@ use crate::wire::Attempt;
 
 /// How often the streams are looked at when nothing is heard: a live message may be lost.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// When a record that was heard is looked for once more: it was heard before it was stored, or a replica lags.
+const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a chunk that is missing is looked for.
 const HOLE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long chunks may come after the record that says that they are stored: replicas lag.
@@ -34,6 +36,7 @@ impl Follow {
             self.records.read().await?;
             self.reached();
             self.wait.records_read = true;
+            self.wait.record_due &= self.records.front().is_none();
             return Ok(());
         }
         if self.history.front().is_none() && self.front_is_whole() {
@@ -133,7 +136,11 @@ impl Follow {
             self.history.catch_up(self.join.next_seq()).await?;
             (self.wait.live_chunks, self.wait.live_bytes) = (0, 0);
         }
-        let interval = if self.join.has_hole() { HOLE_INTERVAL } else { CHECK_INTERVAL };
+        let interval = match (self.wait.record_due, self.join.has_hole()) {
+            (true, _) => RECORD_INTERVAL,
+            (false, true) => HOLE_INTERVAL,
+            (false, false) => CHECK_INTERVAL,
+        };
         let check = sleep_until(self.wait.checked + interval);
         let Some(live) = &mut self.live else { return Ok(()) };
         // Cancel safe: a message stays in the channel until taken.
@@ -148,6 +155,7 @@ impl Follow {
     fn hear(&mut self, message: LiveMessage) {
         match message {
             LiveMessage::Record => {
+                self.wait.record_due = true;
                 self.records.look_again();
                 self.behind = true;
             }
@@ -194,8 +202,12 @@ impl Follow {
     }
 
     fn check(&mut self) {
-        self.wait.checked = Instant::now();
         self.records.look_again();
+        if std::mem::take(&mut self.wait.record_due) {
+            self.behind = true;
+            return;
+        }
+        self.wait.checked = Instant::now();
         let heard = std::mem::take(&mut self.wait.heard_output);
         if !heard || self.join.has_hole() {
             self.wait.to_the_end = true;
