@@ -22,7 +22,7 @@ use crate::task::{LaunchPlan, RunIdentity, RunnerPolicy, canonical, parse, plan}
 use crate::wire::{Attempt, LaneId, StopReason, Stream, TaskId, TaskSpec, WorkerId};
 
 /// Chunks between the pipes and our own streams; when they are full the program blocks.
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 2;
 
 /// Run a task here, by the executor that workers use, without NATS
 ///

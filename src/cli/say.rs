@@ -1,6 +1,7 @@
 //! Writing to the two standard streams. A reader that goes away is no panic.
 
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use serde::Serialize;
 
@@ -8,12 +9,14 @@ use super::exit::{BROKEN_PIPE, FAILED, Failure};
 
 /// Writes bytes to stdout at once.
 pub(super) fn out(bytes: &[u8]) -> Result<(), Failure> {
-    written(write_all(&mut io::stdout().lock(), bytes), "stdout")
+    let mut stdout = io::stdout().lock();
+    let done = stdout.flush().and_then(|()| Unbuffered(stdout.as_fd()).write_all(bytes));
+    written(done, "stdout")
 }
 
 /// Writes bytes to stderr at once.
 pub(super) fn err(bytes: &[u8]) -> Result<(), Failure> {
-    written(write_all(&mut io::stderr().lock(), bytes), "stderr")
+    written(io::stderr().lock().write_all(bytes), "stderr")
 }
 
 /// Writes a line to stdout.
@@ -38,9 +41,21 @@ pub(super) fn note(text: impl AsRef<str>) {
     drop(err(format!("runlane: {}\n", text.as_ref()).as_bytes()));
 }
 
-fn write_all(stream: &mut impl io::Write, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes)?;
-    stream.flush()
+/// Standard output without the search for line ends and the second write that its buffer costs.
+struct Unbuffered<'a>(BorrowedFd<'a>);
+
+impl Write for Unbuffered<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match nix::unistd::write(self.0, bytes) {
+            // It was closed before we began: nobody is there to read, as with the buffer.
+            Err(nix::errno::Errno::EBADF) => Ok(bytes.len()),
+            written => Ok(written?),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn written(result: io::Result<()>, stream: &str) -> Result<(), Failure> {

@@ -1,8 +1,9 @@
 //! Stores output chunks, confirmed, a bounded number at a time.
 //!
-//! The bound is the backpressure: when 8 publishes of a task or 64 of the worker are unconfirmed, no
-//! further chunk is taken from the channel, the pump stops reading, and the program blocks on its pipe.
-//! So a worker has at most 64 chunks (4 MiB at 64 KiB) under way here, whatever its tasks write.
+//! The bound is the backpressure: when 8 chunks or 1 MiB of a task, or 8 MiB of the worker's, are
+//! unconfirmed, no further chunk is taken from the channel, the pump stops reading, and the program
+//! blocks on its pipe. A small chunk counts as 64 KiB, so a worker has at most 128 of those under way.
+//! What waits here of one task is at most one chunk more than its 1 MiB.
 //!
 //! A publish whose answer is lost is tried again with the same headers: a reader tells duplicates by
 //! offset. Order on the subject may change then; offsets say the true order.
@@ -17,19 +18,22 @@ use tokio::time::sleep;
 
 use super::{Bus, Headers};
 use crate::output::Chunk;
+use crate::output::chunk::DEFAULT_CHUNK_MAX;
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use crate::wire::{Attempt, Stream, TaskId};
 
 /// Unconfirmed chunks of one task.
 const TASK_WINDOW: usize = 8;
-/// Unconfirmed chunks of one worker.
-const WORKER_WINDOW: usize = 64;
+/// Unconfirmed bytes of one task after which no further chunk is taken.
+const TASK_BYTES: usize = 1024 * 1024;
+/// Unconfirmed KiB of one worker.
+const WORKER_KIB: usize = 8 * 1024;
+/// What a chunk counts at least, in KiB: a small one costs the server about as much.
+const LEAST_KIB: usize = 64;
 /// Pause before a chunk is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes of a message that are left for headers when chunks are cut to the server's `max_payload`.
 const HEADER_ROOM: usize = 1024;
-/// The largest chunk, in bytes.
-const MAX_CHUNK: usize = 64 * 1024;
 
 /// Whether we may still publish for a task.
 pub trait Hold: Send + Sync {
@@ -78,12 +82,12 @@ impl StoredOutput {
 impl OutputPublisher {
     /// Uses a connection.
     pub fn new(bus: Bus) -> Self {
-        Self { bus, window: Arc::new(Semaphore::new(WORKER_WINDOW)) }
+        Self { bus, window: Arc::new(Semaphore::new(WORKER_KIB)) }
     }
 
-    /// Returns the largest chunk that the server takes, in bytes, at most 64 KiB.
+    /// Returns the largest chunk that the server takes, in bytes, at most [`DEFAULT_CHUNK_MAX`].
     pub fn max_chunk(&self) -> usize {
-        self.bus.max_payload().saturating_sub(HEADER_ROOM).clamp(1, MAX_CHUNK)
+        self.bus.max_payload().saturating_sub(HEADER_ROOM).clamp(1, DEFAULT_CHUNK_MAX)
     }
 
     /// Stores chunks until the channel is closed and all are confirmed, or the lease is lost.
@@ -96,14 +100,21 @@ impl OutputPublisher {
     ) -> StoredOutput {
         let mut stored = StoredOutput::default();
         let mut window = FuturesUnordered::new();
-        let mut open = true;
+        let (mut open, mut bytes) = (true, 0_usize);
         while open || !window.is_empty() {
-            let room = open && window.len() < TASK_WINDOW;
+            let room = open && window.len() < TASK_WINDOW && bytes < TASK_BYTES;
             // Cancel safe: a chunk stays in the channel, a publish in the window, until taken.
             tokio::select! {
-                Some((stream, bytes)) = window.next() => tally(stored.of(stream), bytes),
+                Some(done) = window.next() => {
+                    let Done { stream, len, is_stored } = done;
+                    bytes -= len;
+                    tally(stored.of(stream), is_stored.then_some(len as u64));
+                }
                 chunk = chunks.recv(), if room => match chunk {
-                    Some(chunk) => window.push(self.store(id, attempt, hold, chunk)),
+                    Some(chunk) => {
+                        bytes += chunk.data.len();
+                        window.push(self.store(id, attempt, hold, chunk));
+                    }
                     None => open = false,
                 },
             }
@@ -111,24 +122,19 @@ impl OutputPublisher {
         stored
     }
 
-    /// Stores one chunk; returns its length, or `None` if it could not be stored.
-    async fn store(
-        &self,
-        id: &TaskId,
-        attempt: Attempt,
-        hold: &dyn Hold,
-        chunk: Chunk,
-    ) -> (Stream, Option<u64>) {
-        let permit = self.window.acquire().await;
+    /// Stores one chunk, if it can be.
+    async fn store(&self, id: &TaskId, attempt: Attempt, hold: &dyn Hold, chunk: Chunk) -> Done {
+        let permit = self.window.acquire_many(share(chunk.data.len())).await;
         let _permit = permit.expect("the window is never closed");
         let subject = self.bus.subjects().output(id, chunk.stream);
+        let done = |is_stored| Done { stream: chunk.stream, len: chunk.data.len(), is_stored };
         let headers = Headers::default()
             .with(HEADER_ATTEMPT, attempt)
             .with(HEADER_SEQ, chunk.seq)
             .with(HEADER_OFFSET, chunk.offset);
         loop {
             if hold.is_lost() {
-                return (chunk.stream, None);
+                return done(false);
             }
             // A worker that was frozen learns whether it still has the task before it publishes.
             if !hold.is_held() {
@@ -136,18 +142,31 @@ impl OutputPublisher {
                 continue;
             }
             match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
-                Ok(_) => return (chunk.stream, Some(chunk.data.len() as u64)),
+                Ok(_) => return done(true),
                 Err(error) if error.is_passing() => {
                     tracing::debug!(task = %id, %error, "storing output again");
                     sleep(RETRY_PAUSE).await;
                 }
                 Err(error) => {
                     tracing::warn!(task = %id, %error, bytes = chunk.data.len(), "output is lost");
-                    return (chunk.stream, None);
+                    return done(false);
                 }
             }
         }
     }
+}
+
+/// A chunk's share of the worker's window, in KiB.
+fn share(bytes: usize) -> u32 {
+    let share = bytes.div_ceil(1024).clamp(LEAST_KIB, WORKER_KIB);
+    u32::try_from(share).expect("the window is small")
+}
+
+/// A chunk that is out of the window.
+struct Done {
+    stream: Stream,
+    len: usize,
+    is_stored: bool,
 }
 
 fn tally(stored: &mut StoredStream, bytes: Option<u64>) {
@@ -157,5 +176,18 @@ fn tally(stored: &mut StoredStream, bytes: Option<u64>) {
             stored.chunks += 1;
         }
         None => stored.lost = true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_counts_bytes_and_small_chunks_as_more() {
+        assert_eq!((share(1), share(64 * 1024), share(64 * 1024 + 1)), (64, 64, 65));
+        assert_eq!(share(DEFAULT_CHUNK_MAX), 256);
+        // A chunk that is larger than the window waits for all of it, not for ever.
+        assert_eq!(usize::try_from(share(usize::MAX - 1024)).expect("small"), WORKER_KIB);
     }
 }

@@ -23,7 +23,7 @@ use crate::task::plan::{OutputLimits, TAIL_BYTES};
 use crate::wire::{Stream, StreamTotals};
 
 /// Default size limit of a chunk, in bytes.
-pub const DEFAULT_CHUNK_MAX: usize = 64 * 1024;
+pub const DEFAULT_CHUNK_MAX: usize = 256 * 1024;
 /// Default time for which small writes are put together.
 pub const DEFAULT_COALESCE: Duration = Duration::from_millis(5);
 

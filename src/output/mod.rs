@@ -8,8 +8,10 @@
 
 pub mod chunk;
 pub mod lines;
+pub mod pipe;
 pub mod pump;
 
 pub use chunk::{Chunk, Chunker, ChunkerSettings, Omitted, StreamTally};
 pub use lines::LineLog;
+pub use pipe::PipeEnd;
 pub use pump::{PumpSettings, PumpTotals, PumpedStream, pump};

@@ -8,23 +8,21 @@
 //!   bytes, and that stream reports `eof: false`. Waiting for the sink is not waiting for the pipe.
 //!
 //! Memory per task: two read buffers, two pending chunks, two tails ([`TAIL_BYTES`]), one read's worth
-//! of ready chunks, and the sink's capacity times `chunk_max`. With the defaults and a sink of 8 that
-//! is under 1.2 MiB, besides the two pipes in the kernel.
+//! of ready chunks, and the sink's capacity times `chunk_max`. With the defaults and a sink of 2 that
+//! is at most 1.5 MiB, and 0.4 MiB more while the pipes are grown, besides the two pipes in the kernel.
+//! A task that writes less than can be stored has the read buffers and what it wrote within 5 ms.
 //!
 //! [`TAIL_BYTES`]: crate::task::plan::TAIL_BYTES
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::chunk::{Chunk, Chunker, ChunkerSettings, StreamTally};
 use super::lines::LineLog;
+use super::pipe::{Pipe, PipeEnd};
 use crate::wire::{Stream, StreamTotals};
-
-/// Size of each read buffer, in bytes: what a pipe holds by default.
-const READ_BUFFER: usize = 64 * 1024;
 
 /// How the pump reads and when it gives up on a pipe that somebody else holds open.
 #[derive(Debug, Clone, Copy)]
@@ -96,8 +94,8 @@ impl PumpedStream {
 /// Reads both pipes to their ends and delivers chunks to `sink`. `leader_gone` is sent (or dropped)
 /// when all processes of the task are dead. Returns when nothing more will come; never fails.
 pub async fn pump(
-    stdout: impl AsyncRead + Unpin,
-    stderr: impl AsyncRead + Unpin,
+    stdout: impl PipeEnd,
+    stderr: impl PipeEnd,
     settings: PumpSettings,
     leader_gone: oneshot::Receiver<()>,
     sink: mpsc::Sender<Chunk>,
@@ -137,21 +135,6 @@ enum Event {
     Coalesced,
     Exited,
     GiveUp,
-}
-
-struct Pipe<R> {
-    reader: R,
-    buffer: Vec<u8>,
-}
-
-impl<R: AsyncRead + Unpin> Pipe<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, buffer: vec![0; READ_BUFFER] }
-    }
-
-    async fn read(&mut self) -> std::io::Result<usize> {
-        self.reader.read(&mut self.buffer).await
-    }
 }
 
 struct Pump {

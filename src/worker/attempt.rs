@@ -26,7 +26,7 @@ use crate::telemetry::metrics;
 use crate::wire::{OutputTotals, Stream};
 
 /// Chunks between the pump and the publisher; when they are full the pump stops reading.
-const CHUNK_QUEUE: usize = 8;
+const CHUNK_QUEUE: usize = 2;
 /// Time for which small writes are put together to one chunk.
 const COALESCE: Duration = Duration::from_millis(5);
 

@@ -7,6 +7,9 @@ use super::live::piece;
 use crate::nats::{Bus, BusError};
 use crate::wire::{Attempt, TaskId};
 
+/// How far from its turn a chunk may be stored: a worker has at most 8 of a task under way.
+const OUT_OF_TURN: u64 = 16;
+
 /// Reads a task's stored chunks.
 pub(super) struct History {
     bus: Bus,
@@ -16,6 +19,8 @@ pub(super) struct History {
     /// Where the attempt that is delivered starts.
     attempt_from: u64,
     attempt: Option<Attempt>,
+    /// The next page starts with this attempt's chunk of this number, or an earlier one.
+    number: Option<(Attempt, u64)>,
     page: VecDeque<(u64, Piece)>,
     at_end: bool,
 }
@@ -29,6 +34,7 @@ impl History {
             from: 1,
             attempt_from: 1,
             attempt: None,
+            number: None,
             page: VecDeque::new(),
             at_end: false,
         }
@@ -49,9 +55,24 @@ impl History {
         Some((seq, piece))
     }
 
+    /// An attempt is delivered from its first chunk on without being read: whatever is stored of it
+    /// comes behind what was read. To be called when nothing that was read waits.
+    pub(super) fn begin(&mut self, attempt: Attempt) {
+        if self.attempt.is_none_or(|current| current < attempt) {
+            self.attempt = Some(attempt);
+            self.attempt_from = self.from;
+            self.number = Some((attempt, 0));
+        }
+    }
+
     /// Whether all that was stored at the last read was taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.at_end && self.page.is_empty()
+    }
+
+    /// Whether the last page that was read was the last one then.
+    pub(super) fn was_end(&self) -> bool {
+        self.at_end
     }
 
     /// Has the end looked at again.
@@ -59,9 +80,28 @@ impl History {
         self.at_end = false;
     }
 
+    /// Reads no further for now: what follows was heard live.
+    pub(super) fn pause(&mut self) {
+        self.at_end = true;
+    }
+
+    /// Passes over chunks that were delivered live. Each has a place in the stream of its own, so the
+    /// n-th from the position on is at least n places behind it. Where that is wrong, because a chunk was
+    /// never stored, a hole remains, and [`Self::rewind_attempt`] finds what was passed over.
+    pub(super) fn skip_to(&mut self, attempt: Option<Attempt>, next_seq: u64) {
+        let Some((current, number)) = self.number else { return };
+        if attempt != Some(current) || !self.page.is_empty() {
+            return;
+        }
+        let ahead = next_seq.saturating_sub(number).saturating_sub(OUT_OF_TURN);
+        self.from += ahead;
+        self.number = Some((current, number + ahead));
+    }
+
     /// Goes back to a sequence of the stream.
     pub(super) fn rewind(&mut self, seq: u64) {
         self.page.clear();
+        self.number = None;
         self.from = seq;
         self.at_end = false;
     }
@@ -80,7 +120,10 @@ impl History {
             self.from = stored.seq + 1;
             let piece =
                 piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
-            self.page.extend(piece.map(|piece| (stored.seq, piece)));
+            let Some(piece) = piece else { continue };
+            // A chunk that was stored twice doesn't make the number smaller.
+            self.number = self.number.max(Some((piece.attempt, piece.seq + 1)));
+            self.page.push_back((stored.seq, piece));
         }
         Ok(())
     }
@@ -116,10 +159,13 @@ impl History {
         for stored in page.messages {
             let piece =
                 piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
-            let delivered =
-                piece.is_some_and(|p| Some(p.attempt) == self.attempt && p.seq < next_seq);
-            if delivered && stored.seq >= self.from && self.page.is_empty() {
+            let delivered = piece.filter(|p| Some(p.attempt) == self.attempt && p.seq < next_seq);
+            if let Some(piece) = delivered
+                && stored.seq >= self.from
+                && self.page.is_empty()
+            {
                 self.from = stored.seq + 1;
+                self.number = Some((piece.attempt, next_seq));
             }
         }
         Ok(())

@@ -134,7 +134,18 @@ impl Join {
         self.attempt == Some(piece.attempt)
     }
 
-    /// Takes a chunk. One of a later attempt ends the current one: push those in stream order only.
+    /// Whether a live chunk may begin its attempt: nothing can come before the first chunk of the first
+    /// attempt. Before a later attempt's there may be chunks of an earlier one that were not read yet,
+    /// so those begin in stream order only. `started` is the last attempt whose start was let out.
+    pub(super) fn may_begin(&self, piece: &Piece, started: Option<Attempt>) -> bool {
+        self.attempt.is_none()
+            && piece.attempt == Attempt::FIRST
+            && piece.seq == 0
+            && started == Some(Attempt::FIRST)
+    }
+
+    /// Takes a chunk. One of a later attempt ends the current one: push those in stream order only, or
+    /// if [`Self::may_begin`] says so.
     pub(super) fn push(&mut self, piece: Piece, out: &mut VecDeque<Joined>) -> Pushed {
         match self.attempt {
             Some(attempt) if piece.attempt < attempt => return Pushed::Taken,
@@ -170,6 +181,21 @@ impl Join {
             || (self.attempt == Some(attempt)
                 && have(Stream::Stdout, &totals.stdout)
                 && have(Stream::Stderr, &totals.stderr))
+    }
+
+    /// Whether an attempt's end can be let out without reading what is stored: all chunks that its
+    /// worker made were stored, so that the sums prove that each was delivered. If one was not stored, or
+    /// may not have been, a live chunk that is stored nowhere could make up for one that never came.
+    pub(super) fn is_whole(&self, attempt: Attempt, totals: &OutputTotals) -> bool {
+        let whole = |stream: Stream, totals: &StreamTotals| {
+            let delivered = self.streams[index(stream)].delivered;
+            totals.complete && delivered == totals.stored_bytes
+        };
+        // Nothing was written before the first attempt.
+        let is_next = self.attempt.is_none() && attempt == Attempt::FIRST;
+        (is_next || self.attempt == Some(attempt))
+            && whole(Stream::Stdout, &totals.stdout)
+            && whole(Stream::Stderr, &totals.stderr)
     }
 
     /// Gives up the chunks before the first held one.

@@ -75,6 +75,48 @@ fn totals_say_what_is_missing_at_the_end() {
     assert_eq!(text(&nothing_came), "[Missing 0+9]");
 }
 
+fn complete(bytes: u64, chunks: u64) -> OutputTotals {
+    let stream = StreamTotals { complete: true, ..StreamTotals::default() };
+    let stdout = StreamTotals { bytes, stored_bytes: bytes, chunks, ..stream.clone() };
+    OutputTotals { stdout, stderr: stream }
+}
+
+#[test]
+fn only_the_first_chunk_of_the_first_attempt_may_begin_live() {
+    let one = Some(Attempt::FIRST);
+    let mut join = Join::default();
+    assert!(join.may_begin(&out(1, 0, 0, b"a"), one));
+    assert!(!join.may_begin(&out(1, 1, 1, b"b"), one), "a chunk before it is missing");
+    assert!(!join.may_begin(&out(1, 0, 0, b"a"), None), "its start comes first");
+    assert!(!join.may_begin(&out(2, 0, 0, b"a"), one), "the first attempt may have chunks");
+    assert!(!join.may_begin(&out(2, 0, 0, b"a"), Some(Attempt(2))), "the first attempt may");
+    assert!(!join.may_begin(&out(1, 0, 0, b"a"), Some(Attempt(2))), "it is over");
+    push_all(&mut join, [out(1, 0, 0, b"a")]);
+    assert!(!join.may_begin(&out(1, 0, 0, b"a"), one), "it has begun");
+}
+
+#[test]
+fn an_end_is_whole_when_the_sums_prove_it() {
+    let (one, two) = (Attempt::FIRST, Attempt(2));
+    let mut join = Join::default();
+    assert!(join.is_whole(one, &complete(0, 0)), "there is nothing before the first attempt");
+    assert!(!join.is_whole(two, &complete(0, 0)), "the first attempt's chunks may not be read yet");
+    assert!(!join.is_whole(one, &OutputTotals::default()), "something may be on its way");
+    push_all(&mut join, [out(1, 0, 0, b"a"), out(1, 1, 1, b"b")]);
+    assert!(join.is_whole(one, &complete(2, 2)));
+    assert!(!join.is_whole(one, &complete(3, 3)), "a byte is missing");
+    assert!(!join.is_whole(two, &complete(2, 2)), "it is another attempt's end");
+    assert!(!join.is_whole(two, &complete(0, 0)), "the first attempt may have more");
+    let mut totals = complete(2, 2);
+    totals.stdout.complete = false;
+    assert!(
+        !join.is_whole(one, &totals),
+        "one of the two may not be stored, and another be missing"
+    );
+    push_all(&mut join, [out(1, 3, 3, b"d")]);
+    assert!(!join.is_whole(one, &complete(3, 3)), "what is held is not delivered");
+}
+
 #[test]
 fn what_is_held_counts_as_there() {
     let totals = OutputTotals {

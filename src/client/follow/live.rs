@@ -1,12 +1,13 @@
 //! The live half of following: two plain subscriptions, drained all the time into a bounded channel.
 //!
 //! A slow reader must not make the client library buffer a task's output: what doesn't fit into
-//! [`LIVE_MESSAGES`] is dropped and flagged, and the follower reads it from the stream instead.
+//! [`LIVE_BYTES`] is dropped and counted, and the follower reads it from the stream instead. Each chunk
+//! says how many chunks were dropped before it, so that nothing dropped passes for heard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::join::{OutputChunk, Piece};
@@ -14,22 +15,27 @@ use crate::nats::{Bus, BusError, Headers, Subscription};
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use crate::wire::{Attempt, Subjects, TaskId};
 
-/// Chunks that wait for the reader: 8 MiB at a worker's largest chunk of 64 KiB.
-const LIVE_MESSAGES: usize = 128;
+/// Bytes of chunks that wait for the reader.
+const LIVE_BYTES: usize = 8 * 1024 * 1024;
+/// What a message counts at least, in bytes: small ones have their own cost.
+const LEAST_BYTES: usize = 2 * 1024;
 
 /// Something that happened just now.
 #[derive(Debug)]
 pub(super) enum LiveMessage {
-    /// A chunk.
-    Output(Piece),
+    /// A chunk, and how many had been dropped before it.
+    Output(Piece, u64),
     /// A record of the task.
     Record,
 }
 
+/// A message, and its share of the room.
+type Waiting = (LiveMessage, OwnedSemaphorePermit);
+
 /// The subscriptions of one follower; they end when dropped.
 pub(super) struct Live {
-    messages: mpsc::Receiver<LiveMessage>,
-    dropped: Arc<AtomicBool>,
+    messages: mpsc::Receiver<Waiting>,
+    dropped: Arc<Dropped>,
     // Dropped with the follower, which aborts the pumps.
     _pumps: JoinSet<()>,
 }
@@ -40,52 +46,95 @@ impl Live {
         let subjects = bus.subjects().clone();
         let output = bus.subscribe(subjects.output_task(id)).await?;
         let records = bus.subscribe(subjects.task(id)).await?;
-        let (sender, messages) = mpsc::channel(LIVE_MESSAGES);
-        let dropped = Arc::new(AtomicBool::new(false));
+        let (feed, messages) = feed();
+        let dropped = Arc::clone(&feed.dropped);
         let mut pumps = JoinSet::new();
-        pumps.spawn(pump_output(output, subjects, sender.clone(), Arc::clone(&dropped)));
-        pumps.spawn(pump_records(records, sender, Arc::clone(&dropped)));
+        pumps.spawn(pump_output(output, subjects, feed.clone()));
+        pumps.spawn(pump_records(records, feed));
         Ok(Self { messages, dropped, _pumps: pumps })
     }
 
     /// Returns the next message; waits for ever when the connection is closed. Cancel safe.
     pub(super) async fn next(&mut self) -> LiveMessage {
         match self.messages.recv().await {
-            Some(message) => message,
+            Some((message, _room)) => message,
             None => std::future::pending().await,
         }
     }
 
-    /// Whether messages were dropped since the last call.
-    pub(super) fn take_dropped(&self) -> bool {
-        self.dropped.swap(false, Ordering::AcqRel)
+    /// Returns a message that waits, if one does.
+    pub(super) fn waiting(&mut self) -> Option<LiveMessage> {
+        self.messages.try_recv().ok().map(|(message, _room)| message)
+    }
+
+    /// How many chunks were dropped since the subscription.
+    pub(super) fn losses(&self) -> u64 {
+        self.dropped.chunks.load(Ordering::Acquire)
+    }
+
+    /// Whether a record was dropped since the last call.
+    pub(super) fn take_lost_record(&self) -> bool {
+        self.dropped.record.swap(false, Ordering::AcqRel)
     }
 }
 
-async fn pump_output(
-    mut subscription: Subscription,
-    subjects: Subjects,
-    sender: mpsc::Sender<LiveMessage>,
-    dropped: Arc<AtomicBool>,
-) {
+/// What found no room.
+#[derive(Default)]
+struct Dropped {
+    chunks: AtomicU64,
+    record: AtomicBool,
+}
+
+/// The way into the channel.
+#[derive(Clone)]
+struct Feed {
+    sender: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+    dropped: Arc<Dropped>,
+}
+
+fn feed() -> (Feed, mpsc::Receiver<Waiting>) {
+    let (sender, messages) = mpsc::channel(LIVE_BYTES / LEAST_BYTES);
+    let room = Arc::new(Semaphore::new(LIVE_BYTES));
+    (Feed { sender, room, dropped: Arc::default() }, messages)
+}
+
+impl Feed {
+    fn chunk(&self, piece: Piece) {
+        let bytes = piece.chunk.data.len();
+        // Only this pump drops chunks, so the count is exact.
+        let losses = self.dropped.chunks.load(Ordering::Acquire);
+        if !self.put(LiveMessage::Output(piece, losses), bytes) {
+            self.dropped.chunks.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn record(&self) {
+        if !self.put(LiveMessage::Record, 0) {
+            self.dropped.record.store(true, Ordering::Release);
+        }
+    }
+
+    /// Puts a message into the channel if there is room.
+    fn put(&self, message: LiveMessage, bytes: usize) -> bool {
+        let bytes = u32::try_from(bytes.max(LEAST_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes);
+        room.is_ok_and(|room| self.sender.try_send((message, room)).is_ok())
+    }
+}
+
+async fn pump_output(mut subscription: Subscription, subjects: Subjects, feed: Feed) {
     while let Some(message) = subscription.next().await {
         let piece = piece(&subjects, &message.subject, &message.headers, message.payload);
-        let Some(piece) = piece else { continue };
-        if sender.try_send(LiveMessage::Output(piece)).is_err() {
-            dropped.store(true, Ordering::Release);
+        if let Some(piece) = piece {
+            feed.chunk(piece);
         }
     }
 }
 
-async fn pump_records(
-    mut subscription: Subscription,
-    sender: mpsc::Sender<LiveMessage>,
-    dropped: Arc<AtomicBool>,
-) {
+async fn pump_records(mut subscription: Subscription, feed: Feed) {
     while subscription.next().await.is_some() {
-        if sender.try_send(LiveMessage::Record).is_err() {
-            dropped.store(true, Ordering::Release);
-        }
+        feed.record();
     }
 }
 
@@ -101,4 +150,62 @@ pub(super) fn piece(
     let seq = headers.number(HEADER_SEQ)?;
     let offset = headers.number(HEADER_OFFSET)?;
     Some(Piece { attempt, seq, chunk: OutputChunk { attempt, stream, offset, data } })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wire::Stream;
+
+    fn chunk(seq: u64, len: usize) -> Piece {
+        let attempt = Attempt::FIRST;
+        let data = Bytes::from(vec![0; len]);
+        let chunk = OutputChunk { attempt, stream: Stream::Stdout, offset: 0, data };
+        Piece { attempt, seq, chunk }
+    }
+
+    fn live() -> (Feed, Live) {
+        let (feed, messages) = feed();
+        let dropped = Arc::clone(&feed.dropped);
+        (feed, Live { messages, dropped, _pumps: JoinSet::new() })
+    }
+
+    fn taken(live: &mut Live) -> (u64, u64) {
+        match live.waiting() {
+            Some(LiveMessage::Output(piece, losses)) => (piece.seq, losses),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_bytes_and_what_follows_a_loss_says_so() {
+        let (feed, mut live) = live();
+        for seq in 0..40 {
+            feed.chunk(chunk(seq, 256 * 1024));
+        }
+        assert_eq!(live.losses(), 8, "32 chunks of 256 KiB are 8 MiB");
+        feed.record();
+        assert!(live.take_lost_record() && !live.take_lost_record());
+        assert_eq!(taken(&mut live), (0, 0));
+        feed.chunk(chunk(40, 1));
+        feed.record();
+        for seq in 1..32 {
+            assert_eq!(taken(&mut live), (seq, 0));
+        }
+        assert_eq!(taken(&mut live), (40, 8));
+        assert!(matches!(live.waiting(), Some(LiveMessage::Record)));
+        assert!(live.waiting().is_none() && !live.take_lost_record());
+    }
+
+    #[test]
+    fn small_chunks_are_bounded_by_number() {
+        let (feed, mut live) = live();
+        for seq in 0..10_000 {
+            feed.chunk(chunk(seq, 1));
+        }
+        let wait = std::iter::from_fn(|| live.waiting()).count();
+        assert_eq!((wait, live.losses()), (LIVE_BYTES / LEAST_BYTES, 10_000 - wait as u64));
+    }
 }

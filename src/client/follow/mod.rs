@@ -7,9 +7,11 @@
 //! ```
 //!
 //! * Pages are in stream order, so only they may change the attempt; a live chunk is the fast path and
-//!   is taken if it belongs to the attempt that is delivered.
+//!   is taken if it belongs to the attempt that is delivered, or begins the task's first one.
 //! * A record that ends an attempt is let out when every byte it says is stored was delivered, or
 //!   after a bounded wait; then gaps say what is missing.
+//! * Reading ends where live chunks join on. A follower that keeps up reads no output at all: who reads
+//!   what also comes live has the server send it twice.
 //! * Nothing is made on the server: no consumer, no stream. Memory is bounded by one page of chunks
 //!   (4 MiB), one of records, the held chunks (8 MiB) and the live channel (8 MiB).
 //! * While the server is away it waits, and says so once.
@@ -84,6 +86,18 @@ struct Waits {
     patience: Duration,
     checked: Instant,
     heard_output: bool,
+    /// How many dropped live chunks were taken note of.
+    losses: u64,
+    /// A live chunk of this attempt was taken after so many had been dropped.
+    joined_on: Option<(Attempt, u64)>,
+    /// A live chunk found no room: what is stored before it comes first.
+    refused: bool,
+    /// Something may have been missed that no live chunk shows: only a read to the end tells.
+    to_the_end: bool,
+    /// A record was heard and not found yet.
+    record_due: bool,
+    /// Records were read since the chunks were.
+    records_read: bool,
     /// The number of the chunk that is missing, and since when.
     hole: Option<(u64, Instant)>,
     end_since: Option<Instant>,
@@ -91,6 +105,8 @@ struct Waits {
     rewound_for: Option<(Attempt, u64)>,
     /// Live chunks since the position in the stream was last moved up.
     live_chunks: u32,
+    /// Their bytes.
+    live_bytes: usize,
 }
 
 impl Client {
@@ -127,10 +143,17 @@ impl Follow {
                 patience: DEFAULT_PATIENCE,
                 checked: Instant::now(),
                 heard_output: false,
+                losses: 0,
+                joined_on: None,
+                refused: false,
+                to_the_end: false,
+                record_due: false,
+                records_read: false,
                 hole: None,
                 end_since: None,
                 rewound_for: None,
                 live_chunks: 0,
+                live_bytes: 0,
             },
         }
     }

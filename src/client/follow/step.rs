@@ -14,6 +14,8 @@ use crate::wire::Attempt;
 
 /// How often the streams are looked at when nothing is heard: a live message may be lost.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// When a record that was heard is looked for once more: it was heard before it was stored, or a replica lags.
+const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a chunk that is missing is looked for.
 const HOLE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long chunks may come after the record that says that they are stored: replicas lag.
@@ -24,6 +26,8 @@ const END_PAUSE: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_secs(30);
 /// Live chunks after which the position in the stream is moved up.
 const ANCHOR_CHUNKS: u32 = 512;
+/// Bytes of live chunks after which it is.
+const ANCHOR_BYTES: usize = 64 * 1024 * 1024;
 
 impl Follow {
     /// Lets out one record or chunk in the right order, or reads what is needed to know which.
@@ -31,11 +35,17 @@ impl Follow {
         if self.records.needs_read() {
             self.records.read().await?;
             self.reached();
-            if self.records.front().is_some() {
-                // What these records say is stored may have been stored after the last read.
-                self.history.look_again();
-            }
+            self.wait.records_read = true;
+            self.wait.record_due &= self.records.front().is_none();
             return Ok(());
+        }
+        if self.history.front().is_none() && self.front_is_whole() {
+            self.release_record();
+            return Ok(());
+        }
+        if std::mem::take(&mut self.wait.records_read) && self.records.front().is_some() {
+            // What these records say is stored may have been stored after the last read.
+            self.history.look_again();
         }
         match self.history.front().map(|piece| piece.attempt) {
             Some(attempt) if self.records.front().is_some_and(|r| r.precedes(attempt)) => {
@@ -48,11 +58,7 @@ impl Follow {
                 Ok(())
             }
             Some(_) => self.take_stored().await,
-            None if !self.history.is_at_end() => {
-                self.history.read().await?;
-                self.reached();
-                Ok(())
-            }
+            None if !self.history.is_at_end() => self.read_on().await,
             None if self.records.front().is_some() => self.end_attempt().await,
             None => {
                 self.rest();
@@ -61,14 +67,80 @@ impl Follow {
         }
     }
 
+    /// Whether the next record has all its chunks before it, whatever else is stored.
+    fn front_is_whole(&self) -> bool {
+        let Some(record) = self.records.front() else { return false };
+        record.starts() == Some(Attempt::FIRST)
+            || record.attempt_end().is_some_and(|end| self.join.is_whole(end.attempt, end.totals))
+    }
+
+    /// Hears what waits live, and then reads a page if chunks are missing still.
+    async fn read_on(&mut self) -> Result<(), BusError> {
+        if let Some(live) = &mut self.live {
+            if !self.wait.refused
+                && let Some(message) = live.waiting()
+            {
+                self.hear(message);
+                return Ok(());
+            }
+            self.note_losses();
+            if self.live_goes_on() {
+                self.history.pause();
+                return Ok(());
+            }
+        }
+        self.history.read().await?;
+        self.wait.refused = false;
+        self.wait.to_the_end &= !self.history.was_end();
+        self.reached();
+        Ok(())
+    }
+
+    /// Whether what is missing is sure to come live: a chunk did since the last one that was dropped, and
+    /// all before it are there. One that is lost on the way shows as a hole, as silence or at the end.
+    fn live_goes_on(&self) -> bool {
+        let (Some(live), Some(attempt)) = (&self.live, self.join.attempt()) else { return false };
+        self.wait.joined_on == Some((attempt, live.losses()))
+            && !self.wait.to_the_end
+            && !self.join.has_hole()
+            && self.records.front().is_none()
+    }
+
+    /// Has the streams looked at if live messages were dropped since the last call.
+    fn note_losses(&mut self) {
+        let Some(live) = &self.live else { return };
+        if live.take_lost_record() {
+            self.records.look_again();
+            self.behind = true;
+        }
+        let losses = live.losses();
+        if std::mem::replace(&mut self.wait.losses, losses) != losses {
+            self.read_behind_what_was_delivered();
+            // A dropped chunk may be stored after the read that follows: the next check reads again.
+            self.wait.heard_output = false;
+        }
+    }
+
+    fn read_behind_what_was_delivered(&mut self) {
+        if !self.wait.to_the_end {
+            self.history.skip_to(self.join.attempt(), self.join.next_seq());
+        }
+        self.history.look_again();
+        self.behind = true;
+    }
+
     /// Waits for something live, or until it is time to look at the streams.
     pub(super) async fn listen(&mut self) -> Result<(), BusError> {
-        let anchor_due = self.wait.live_chunks >= ANCHOR_CHUNKS && !self.join.has_hole();
-        if anchor_due {
+        let much = self.wait.live_chunks >= ANCHOR_CHUNKS || self.wait.live_bytes >= ANCHOR_BYTES;
+        if much && !self.join.has_hole() {
             self.history.catch_up(self.join.next_seq()).await?;
-            self.wait.live_chunks = 0;
+            (self.wait.live_chunks, self.wait.live_bytes) = (0, 0);
         }
-        let interval = if self.join.has_hole() { HOLE_INTERVAL } else { CHECK_INTERVAL };
+        let interval = match (self.wait.record_due, self.join.has_hole()) {
+            (true, _) => RECORD_INTERVAL,
+            (false, true) => HOLE_INTERVAL,
+            (false, false) => CHECK_INTERVAL,
+        };
         let check = sleep_until(self.wait.checked + interval);
         let Some(live) = &mut self.live else { return Ok(()) };
         // Cancel safe: a message stays in the channel until taken.
@@ -76,35 +148,47 @@ impl Follow {
             message = live.next() => self.hear(message),
             () = check => self.check(),
         }
-        if self.live.as_ref().is_some_and(super::live::Live::take_dropped) {
-            self.records.look_again();
-            self.history.look_again();
-            self.behind = true;
-        }
+        self.note_losses();
         Ok(())
     }
 
     fn hear(&mut self, message: LiveMessage) {
         match message {
             LiveMessage::Record => {
+                self.wait.record_due = true;
                 self.records.look_again();
                 self.behind = true;
             }
-            LiveMessage::Output(piece) if self.join.is_current(&piece) => self.take_live(piece),
-            LiveMessage::Output(piece) if self.join.attempt() > Some(piece.attempt) => {}
-            LiveMessage::Output(_) => {
+            LiveMessage::Output(piece, losses) if self.join.is_current(&piece) => {
+                self.take_live(piece, losses);
+            }
+            LiveMessage::Output(piece, losses) if self.join.may_begin(&piece, self.started) => {
+                self.history.begin(piece.attempt);
+                self.take_live(piece, losses);
+            }
+            LiveMessage::Output(piece, _) if self.join.attempt() > Some(piece.attempt) => {}
+            LiveMessage::Output(..) => {
+                self.wait.to_the_end = true;
                 self.history.look_again();
                 self.behind = true;
             }
         }
     }
 
-    fn take_live(&mut self, piece: Piece) {
+    fn take_live(&mut self, piece: Piece, losses: u64) {
         self.wait.heard_output = true;
         self.wait.live_chunks += 1;
-        if self.join.push(piece, &mut self.joined) == Pushed::Refused {
-            self.history.look_again();
-            self.behind = true;
+        self.wait.live_bytes += piece.chunk.data.len();
+        // A chunk that was stored twice may come long after its place: it says nothing of what follows.
+        let (attempt, is_new) = (piece.attempt, piece.seq >= self.join.next_seq());
+        match self.join.push(piece, &mut self.joined) {
+            Pushed::Taken if is_new => self.wait.joined_on = Some((attempt, losses)),
+            Pushed::Taken => {}
+            Pushed::Refused => {
+                self.wait.joined_on = None;
+                self.wait.refused = true;
+                self.read_behind_what_was_delivered();
+            }
         }
         self.note_hole();
         self.flush();
@@ -118,10 +202,15 @@ impl Follow {
     }
 
     fn check(&mut self) {
-        self.wait.checked = Instant::now();
         self.records.look_again();
+        if std::mem::take(&mut self.wait.record_due) {
+            self.behind = true;
+            return;
+        }
+        self.wait.checked = Instant::now();
         let heard = std::mem::take(&mut self.wait.heard_output);
         if !heard || self.join.has_hole() {
+            self.wait.to_the_end = true;
             self.history.look_again();
         }
         self.behind = true;
@@ -190,6 +279,7 @@ impl Follow {
             return false;
         }
         self.wait.rewound_for = hole;
+        self.wait.to_the_end = true;
         self.history.rewind_attempt();
         true
     }

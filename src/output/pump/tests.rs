@@ -1,14 +1,33 @@
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, DuplexStream, Empty, Repeat};
 use tokio::net::unix::pipe;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::super::chunk::{DEFAULT_CHUNK_MAX, DEFAULT_COALESCE};
+use super::super::pipe::READ_BUFFER;
 use super::*;
 use crate::task::plan::{OutputLimits, TAIL_BYTES};
+
+impl PipeEnd for DuplexStream {
+    fn grow(&self, _: usize) -> bool {
+        false
+    }
+}
+
+impl PipeEnd for Empty {
+    fn grow(&self, _: usize) -> bool {
+        false
+    }
+}
+
+impl PipeEnd for Repeat {
+    fn grow(&self, _: usize) -> bool {
+        false
+    }
+}
 
 fn settings() -> PumpSettings {
     PumpSettings::new(ChunkerSettings {

@@ -1,10 +1,13 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runlane::client::{Follow, FollowEvent, Gap, GapReason};
 use runlane::wire::{Attempt, Outcome, StatusEvent, Stream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use super::hand::{Setup, bus, soon, task};
+use super::hand::{Hand, Setup, bus, soon, task};
 
 /// What a follower heard, in a form that a person can compare.
 #[derive(Debug, Default, PartialEq)]
@@ -91,10 +94,10 @@ async fn a_reader_that_takes_its_time_gets_every_byte() {
     while heard.stdout.is_empty() {
         heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
     }
-    // The reader does nothing while many more chunks pass by than are held for it.
+    // The reader does nothing while many more bytes pass by than are held for it.
     let mut wanted = b"first".to_vec();
-    for n in 0..700_u32 {
-        let data = n.to_le_bytes().repeat(512);
+    for n in 0..350_u32 {
+        let data = n.to_le_bytes().repeat(12 * 1024);
         hand.write(Stream::Stdout, &data).await;
         wanted.extend_from_slice(&data);
     }
@@ -104,6 +107,109 @@ async fn a_reader_that_takes_its_time_gets_every_byte() {
     }
     assert!(heard.stdout == wanted, "{} of {} bytes", heard.stdout.len(), wanted.len());
     assert_eq!(heard.gaps, []);
+}
+
+/// Counts the pages of output that anybody reads.
+struct Pages {
+    read: Arc<AtomicUsize>,
+    _watch: JoinSet<()>,
+}
+
+impl Pages {
+    async fn watch(setup: &Setup) -> Self {
+        let bus = bus(&setup.server).await;
+        let asked = bus.subscribe("$JS.API.DIRECT.GET.RUNLANE_OUTPUT".to_owned()).await;
+        let mut asked = asked.expect("subscribed");
+        bus.round_trip().await.expect("the server answers");
+        let read = Arc::new(AtomicUsize::new(0));
+        let (mut watch, count) = (JoinSet::new(), Arc::clone(&read));
+        watch.spawn(async move {
+            while let Some(ask) = asked.next().await {
+                // Others only move the position up.
+                if memchr::memmem::find(&ask.payload, b"next_by_subj").is_some() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self { read, _watch: watch }
+    }
+
+    fn read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes and reads in turn; returns what was written.
+async fn in_turn(hand: &mut Hand, follow: &mut Follow, heard: &mut Heard, count: u32) -> Vec<u8> {
+    let mut all = Vec::new();
+    for n in 0..count {
+        let stream = if n % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+        let wanted = heard.stdout.len() + heard.stderr.len() + 4;
+        hand.write(stream, &n.to_le_bytes()).await;
+        if stream == Stream::Stdout {
+            all.extend_from_slice(&n.to_le_bytes());
+        }
+        while heard.stdout.len() + heard.stderr.len() < wanted {
+            heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_reader_that_keeps_up_reads_nothing_twice() {
+    let setup = Setup::new().await;
+    let pages = Pages::watch(&setup).await;
+    let mut hand = setup.hand("live");
+    let mut follow = setup.client.follow(&hand.id).await.expect("subscribed");
+    // It looks at what is stored once, before anything is.
+    let idle = timeout(Duration::from_millis(300), follow.next()).await;
+    assert!(idle.is_err(), "{idle:?}");
+    hand.start().await;
+    let mut heard = Heard::default();
+    heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
+    assert_eq!(heard.steps, ["started 1"]);
+    let wanted = in_turn(&mut hand, &mut follow, &mut heard, 300).await;
+    hand.finish(0).await;
+    while let Some(event) = soon(follow.next()).await.expect("following goes on") {
+        heard.take(event);
+    }
+    assert_eq!((heard.stdout, heard.gaps), (wanted, vec![]));
+    assert!(heard.outcome.is_some());
+    assert_eq!(pages.read(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_that_fell_behind_comes_back_to_live_chunks() {
+    let setup = Setup::new().await;
+    let pages = Pages::watch(&setup).await;
+    let mut hand = setup.hand("stalled");
+    let mut follow = setup.client.follow(&hand.id).await.expect("subscribed");
+    hand.start().await;
+    let mut heard = Heard::default();
+    let mut wanted = in_turn(&mut hand, &mut follow, &mut heard, 200).await;
+    let before = pages.read();
+    // 16 MiB pass by, of which 8 are held for the reader and 8 are to be read: 2 pages, and some.
+    for n in 0..64_u32 {
+        let data = n.to_le_bytes().repeat(64 * 1024);
+        hand.write(Stream::Stdout, &data).await;
+        wanted.extend_from_slice(&data);
+    }
+    while heard.stdout.len() < wanted.len() {
+        heard.take(soon(follow.next()).await.expect("following goes on").expect("not the end"));
+    }
+    assert!((1..=5).contains(&(pages.read() - before)), "{} pages", pages.read() - before);
+    wanted.extend(in_turn(&mut hand, &mut follow, &mut heard, 10).await);
+    let caught_up = pages.read();
+    wanted.extend(in_turn(&mut hand, &mut follow, &mut heard, 200).await);
+    hand.finish(0).await;
+    while let Some(event) = soon(follow.next()).await.expect("following goes on") {
+        heard.take(event);
+    }
+    assert!(heard.stdout == wanted, "{} of {} bytes", heard.stdout.len(), wanted.len());
+    assert_eq!(heard.gaps, []);
+    // After a loss the next check, of one each 2 s, reads once more.
+    assert!(pages.read() - caught_up <= 1, "{} pages", pages.read() - caught_up);
 }
 
 #[tokio::test]
@@ -186,6 +292,31 @@ async fn attempts_are_announced_and_each_starts_anew() {
         let steps = ["started 1", "output 1", "retrying", "started 2", "output 2", "finished"];
         assert_eq!(heard.steps, steps);
         assert_eq!((&heard.stdout[..], &heard.gaps[..]), (&b"ab"[..], &[][..]));
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_without_output_is_followed_by_one_with() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("silent");
+    let mut followers = JoinSet::new();
+    followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
+    hand.start().await;
+    hand.retry().await;
+    hand.start().await;
+    hand.write(Stream::Stdout, b"b").await;
+    hand.retry().await;
+    hand.start().await;
+    hand.write(Stream::Stderr, b"c").await;
+    hand.write(Stream::Stdout, b"d").await;
+    hand.finish(0).await;
+    followers.spawn(all(setup.client.follow(&hand.id).await.expect("subscribed")));
+    while let Some(heard) = soon(followers.join_next()).await {
+        let heard = heard.expect("no panic");
+        let steps = "started 1,retrying,started 2,output 2,retrying,started 3,output 3,finished";
+        assert_eq!(heard.steps.join(","), steps);
+        assert_eq!((&heard.stdout[..], &heard.stderr[..]), (&b"bd"[..], &b"c"[..]));
+        assert_eq!(heard.gaps, []);
     }
 }
 

@@ -1,0 +1,122 @@
+//! The reading end of a task's pipe. A task that keeps its pipe full gets a larger one.
+//!
+//! A pipe of 64 KiB that is full wakes the writer and the reader for every 64 KiB. After
+//! [`FULL_READS`] full reads in a row it is made [`GROWN_BYTES`] large, and read in steps of that. At
+//! most [`GROWN_PIPES`] of a process are at a time, because the kernel limits what all pipes of a user
+//! hold (`pipe-user-pages-soft`, 64 MiB) and makes new ones tiny beyond that, see pipe(7).
+
+use std::io;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Size of a read buffer, in bytes: what a pipe holds by default.
+pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// Size of a pipe that a task keeps full, and of its read buffer, in bytes.
+pub(super) const GROWN_BYTES: usize = 256 * 1024;
+/// Full reads in a row after which a pipe is grown.
+const FULL_READS: u32 = 4;
+/// Pipes of this process that are grown at a time.
+const GROWN_PIPES: usize = 64;
+
+static GROWN: Semaphore = Semaphore::const_new(GROWN_PIPES);
+
+/// Something to read that may be a pipe.
+pub trait PipeEnd: AsyncRead + Unpin {
+    /// Makes the pipe so many bytes large; says whether it is.
+    fn grow(&self, bytes: usize) -> bool;
+}
+
+impl PipeEnd for pipe::Receiver {
+    fn grow(&self, bytes: usize) -> bool {
+        // EPERM past the user's limits: then it stays as it is.
+        let size = i32::try_from(bytes).expect("a pipe's size is small");
+        fcntl(self, FcntlArg::F_SETPIPE_SZ(size)).is_ok()
+    }
+}
+
+/// A pipe and its read buffer.
+pub(super) struct Pipe<R> {
+    reader: R,
+    pub(super) buffer: Vec<u8>,
+    full_reads: u32,
+    grown: Option<SemaphorePermit<'static>>,
+}
+
+impl<R: PipeEnd> Pipe<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, buffer: vec![0; READ_BUFFER], full_reads: 0, grown: None }
+    }
+
+    /// Reads into the buffer; returns how much. Cancel safe.
+    pub(super) async fn read(&mut self) -> io::Result<usize> {
+        let len = self.reader.read(&mut self.buffer).await?;
+        self.full_reads = if len == self.buffer.len() { self.full_reads + 1 } else { 0 };
+        if self.full_reads == FULL_READS && self.grown.is_none() {
+            self.grow();
+        }
+        Ok(len)
+    }
+
+    fn grow(&mut self) {
+        // Others have grown: the next row of full reads asks again.
+        self.full_reads = 0;
+        let Ok(permit) = GROWN.try_acquire() else { return };
+        if self.reader.grow(GROWN_BYTES) {
+            self.grown = Some(permit);
+            self.buffer.resize(GROWN_BYTES, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn capacity(pipe: &Pipe<pipe::Receiver>) -> usize {
+        let size = fcntl(&pipe.reader, FcntlArg::F_GETPIPE_SZ).expect("a pipe");
+        usize::try_from(size).expect("no negative size")
+    }
+
+    /// Lets a program write so much as fast as it can, and reads it.
+    async fn read_all(bytes: usize) -> (Pipe<pipe::Receiver>, Vec<u8>) {
+        let (sender, receiver) = pipe::pipe().expect("a pipe");
+        let fd: OwnedFd = sender.into_blocking_fd().expect("a blocking end");
+        let mut file = std::fs::File::from(fd);
+        let data: Vec<u8> = (0..bytes).map(|at| u8::try_from(at % 251).expect("small")).collect();
+        let writer = std::thread::spawn(move || file.write_all(&data));
+        let mut pipe = Pipe::new(receiver);
+        let mut all = Vec::new();
+        loop {
+            match pipe.read().await.expect("readable") {
+                0 => break,
+                len => all.extend_from_slice(&pipe.buffer[..len]),
+            }
+            // The writer fills the pipe meanwhile.
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        writer.join().expect("no panic").expect("all is read");
+        (pipe, all)
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_is_kept_full_grows_and_keeps_every_byte() {
+        let (pipe, all) = read_all(3_000_000).await;
+        assert_eq!(capacity(&pipe), GROWN_BYTES);
+        assert_eq!(pipe.buffer.len(), GROWN_BYTES);
+        assert!(all.len() == 3_000_000);
+        assert!(all.iter().enumerate().all(|(at, &byte)| usize::from(byte) == at % 251));
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_has_little_stays_as_it_is() {
+        let (pipe, all) = read_all(150_000).await;
+        assert_eq!((capacity(&pipe), all.len()), (READ_BUFFER, 150_000));
+        assert!(pipe.grown.is_none());
+    }
+}
