@@ -157,7 +157,6 @@ async fn within<T>(task: impl Future<Output = Result<T, BenchError>>) -> Result<
 
 /// A submitter that waits for each task.
 pub(super) struct Lone {
-    client: Client,
     submitter: Submitter,
     /// Made before the tasks: who submits one after the other keeps it.
     outcomes: Subscription,
@@ -172,8 +171,8 @@ impl Lone {
         selector: Option<Selector>,
     ) -> Result<Self, BenchError> {
         let outcomes = client.bus().subscribe(client.bus().subjects().outcome_all()).await?;
-        let (submitter, client, tasks) = (client.submitter(), client.clone(), Vec::new());
-        Ok(Self { client, submitter, outcomes, selector, tasks })
+        let (submitter, tasks) = (client.submitter(), Vec::new());
+        Ok(Self { submitter, outcomes, selector, tasks })
     }
 
     /// Runs tasks one by one, the machine being idle in between; returns the median in milliseconds.
@@ -213,13 +212,12 @@ impl Lone {
         Err(BenchError::Missing { missing: 1, patience: Duration::ZERO })
     }
 
-    /// As `runlane run` does it: submit, then follow. Returns the times to the first byte and to the
+    /// As `runlane run` does it: submit and follow. Returns the times to the first byte and to the
     /// outcome.
     async fn until_first_byte(&mut self) -> Result<(Duration, Duration), BenchError> {
         let spec = self.task("/bin/echo", &["x"]);
         let start = Instant::now();
-        let submission = self.submitter.submit(spec).await?;
-        let mut follow = self.client.follow(&submission.task.id).await?;
+        let (submission, mut follow) = self.submitter.submit_and_follow(spec).await?;
         self.tasks.push(submission.task.id);
         let mut first = None;
         while let Some(event) = follow.next().await? {

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::exit::{CANCELED, Failure, USAGE};
 use super::global::GlobalArgs;
 use super::isolation_args::PresetArg;
 use super::run::Stops;
-use crate::bench::{self, Report, Site};
+use crate::bench::{self, Growing, Report, Site};
 use crate::task::InvalidSelector;
 use crate::wire::Selector;
 
@@ -158,7 +159,7 @@ enum Scenario {
     Growth {
         /// What grows; several, separated by commas [default: all]
         #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
-        of: Vec<GrowingArg>,
+        of: Vec<Growing>,
         /// Draw each curve into a file NAME.svg in this directory
         #[arg(long, value_name = "DIR")]
         plots: Option<PathBuf>,
@@ -170,23 +171,23 @@ enum Scenario {
     },
 }
 
-/// What grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum GrowingArg {
-    /// Lanes of one worker
-    Lanes,
-    /// Tasks that wait
-    Queued,
-    /// Finished tasks whose records are kept
-    Finished,
-    /// Workers on this machine
-    Workers,
-    /// Tasks that run at once in one worker
-    Running,
-    /// Live readers of one task
-    Followers,
-    /// Bytes that a program writes at once
-    Chunks,
+impl ValueEnum for Growing {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Lanes => ("lanes", "Lanes of one worker"),
+            Self::Queued => ("queued", "Tasks that wait"),
+            Self::Finished => ("finished", "Finished tasks whose records are kept"),
+            Self::Workers => ("workers", "Workers on this machine"),
+            Self::Running => ("running", "Tasks that run at once in one worker"),
+            Self::Followers => ("followers", "Live readers of one task"),
+            Self::Chunks => ("chunks", "Bytes that a program writes at once"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 impl Scenario {

@@ -13,7 +13,7 @@ use super::task_args::TaskArgs;
 use super::text;
 use super::watch::{Form, Show};
 use crate::client::{
-    CancelError, CancelOptions, Canceled, Client, FollowEvent, LaneReport, UnknownTask,
+    CancelError, CancelOptions, Canceled, Client, Follow, FollowEvent, LaneReport, UnknownTask,
 };
 use crate::wire::{CancelRequest, LaneId, Phase, TaskId};
 
@@ -41,12 +41,12 @@ pub(super) struct RunArgs {
 pub(super) async fn run(global: &GlobalArgs, args: &RunArgs) -> Result<u8, Failure> {
     let spec = args.task.spec(&args.command)?;
     let client = global.client().await?;
-    let submission = client.submit(spec).await?;
+    let (submission, follow) = client.submitter().submit_and_follow(spec).await?;
     if submission.task.duplicate {
         let (id, phase) = (&submission.task.id, submission.phase);
         global.note(format!("task {id} is known already ({phase}); this is its output"));
     }
-    attend(global, &client, &submission.task.id, &submission.task.lane).await
+    attend(global, &client, &submission.task.id, &submission.task.lane, follow).await
 }
 
 /// Shows a task's output until its end, cancels it on Ctrl-C, and returns its exit code.
@@ -55,10 +55,10 @@ pub(super) async fn attend(
     client: &Client,
     id: &TaskId,
     lane: &LaneId,
+    mut follow: Follow,
 ) -> Result<u8, Failure> {
     let form = if global.json { Form::Json } else { Form::Raw };
     let show = Show { form, stream: None, attempt: None, quiet: global.quiet };
-    let mut follow = client.follow(id).await?;
     let mut stops = Stops::listen()?;
     let mut cancels = JoinSet::new();
     let impatient = sleep_until(Instant::now() + PATIENCE);

@@ -64,7 +64,10 @@ pub(super) async fn run(global: &GlobalArgs, args: &SubmitArgs) -> Result<u8, Fa
     let client = global.client().await?;
     let (queued, failure) = queue(global, &client, specs).await?;
     let code = match &queued[..] {
-        [one] if args.follow => run::attend(global, &client, &one.task.id, &one.task.lane).await?,
+        [one] if args.follow => {
+            let (id, lane) = (&one.task.id, &one.task.lane);
+            run::attend(global, &client, id, lane, client.follow(id).await?).await?
+        }
         _ if args.wait => {
             let ids: Vec<TaskId> = queued.iter().map(|one| one.task.id.clone()).collect();
             wait::all(global, &client, &ids, None, Ends::AsNotes).await?

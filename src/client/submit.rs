@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::Client;
+use super::follow::Follow;
 use super::schedule::{self, schedule};
 use super::status::phase_of;
 use crate::nats::topology::{DEFAULT_LEASE, TopologyError, ensure_lane, lane_lease};
@@ -131,6 +132,22 @@ impl Submitter {
         let parcel = Parcel::new(spec);
         self.ensure_lane(&parcel.lane, &parcel.record).await?;
         deliver(self.bus.clone(), parcel).await
+    }
+
+    /// Queues a task and follows it from its first moment. The same as [`Self::submit`] and then
+    /// [`Client::follow`], but the subscription comes first: of a task whose id is made here nobody has
+    /// heard before, so there is nothing to be read.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub async fn submit_and_follow(
+        &mut self,
+        spec: TaskSpec,
+    ) -> Result<(Submission, Follow), SubmitError> {
+        let parcel = Parcel::new(spec);
+        self.ensure_lane(&parcel.lane, &parcel.record).await?;
+        let follow = Follow::subscribe(&self.bus, &parcel.id, parcel.fresh).await?;
+        Ok((deliver(self.bus.clone(), parcel).await?, follow))
     }
 
     pub(super) fn bus(&self) -> &Bus {

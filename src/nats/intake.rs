@@ -11,8 +11,9 @@
 //!
 //! One pull per lane is open at a time. A lane that had more tasks than we asked for is *hot*: hot
 //! lanes share the room in turn, so that none starves another and little comes in excess; a lane that
-//! ran dry always has a pull open, so that its next task starts at once. What comes in excess all the
-//! same is handed back by the worker's loop.
+//! ran dry always has a pull open, for its share of the room and at least one task, so that its next
+//! task starts at once. What comes in excess all the same, because many lanes get tasks at once, is
+//! handed back by the worker's loop.
 //!
 //! The client library's own pull streams stall or lose messages when they ask for few messages, and
 //! after reconnects; see docs/decisions.md.
@@ -308,12 +309,10 @@ impl Intake {
         let idle = |lane: &Lane| matches!(lane.pull, Pull::Idle);
         let asked_of_hot: usize = self.lanes.values().filter(|lane| lane.hot).map(asked).sum();
         let mut budget = room.saturating_sub(asked_of_hot);
-        let mut shares: Vec<_> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| !lane.hot && idle(lane))
-            .map(|(id, _)| (id.clone(), room))
-            .collect();
+        let cold: Vec<_> = self.lanes.iter().filter(|(_, lane)| !lane.hot).collect();
+        let share = room.div_ceil(cold.len().max(1));
+        let cold = cold.into_iter().filter(|(_, lane)| idle(lane));
+        let mut shares: Vec<_> = cold.map(|(id, _)| (id.clone(), share)).collect();
         let hot: Vec<_> = self.lanes.iter().filter(|(_, l)| l.hot && idle(l)).collect();
         // The lane after the one that was served last comes first.
         let first = hot.iter().position(|(id, _)| Some(*id) > self.last_hot.as_ref()).unwrap_or(0);

@@ -7,6 +7,7 @@
 
 use std::io;
 
+use bytes::BufMut as _;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
@@ -38,22 +39,28 @@ impl PipeEnd for pipe::Receiver {
 }
 
 /// A pipe and its read buffer.
+///
+/// The buffer is never filled in advance, so the pages of a silent task's are not there.
 pub(super) struct Pipe<R> {
     reader: R,
     pub(super) buffer: Vec<u8>,
+    /// How much is read at once.
+    step: usize,
     full_reads: u32,
     grown: Option<SemaphorePermit<'static>>,
 }
 
 impl<R: PipeEnd> Pipe<R> {
     pub(super) fn new(reader: R) -> Self {
-        Self { reader, buffer: vec![0; READ_BUFFER], full_reads: 0, grown: None }
+        let buffer = Vec::with_capacity(READ_BUFFER);
+        Self { reader, buffer, step: READ_BUFFER, full_reads: 0, grown: None }
     }
 
     /// Reads into the buffer; returns how much. Cancel safe.
     pub(super) async fn read(&mut self) -> io::Result<usize> {
-        let len = self.reader.read(&mut self.buffer).await?;
-        self.full_reads = if len == self.buffer.len() { self.full_reads + 1 } else { 0 };
+        self.buffer.clear();
+        let len = self.reader.read_buf(&mut (&mut self.buffer).limit(self.step)).await?;
+        self.full_reads = if len == self.step { self.full_reads + 1 } else { 0 };
         if self.full_reads == FULL_READS && self.grown.is_none() {
             self.grow();
         }
@@ -66,7 +73,9 @@ impl<R: PipeEnd> Pipe<R> {
         let Ok(permit) = GROWN.try_acquire() else { return };
         if self.reader.grow(GROWN_BYTES) {
             self.grown = Some(permit);
-            self.buffer.resize(GROWN_BYTES, 0);
+            self.step = GROWN_BYTES;
+            // What was read is taken before the next read.
+            self.buffer.reserve(GROWN_BYTES - self.buffer.len());
         }
     }
 }
@@ -108,7 +117,7 @@ mod tests {
     async fn a_pipe_that_is_kept_full_grows_and_keeps_every_byte() {
         let (pipe, all) = read_all(3_000_000).await;
         assert_eq!(capacity(&pipe), GROWN_BYTES);
-        assert_eq!(pipe.buffer.len(), GROWN_BYTES);
+        assert_eq!(pipe.step, GROWN_BYTES);
         assert!(all.len() == 3_000_000);
         assert!(all.iter().enumerate().all(|(at, &byte)| usize::from(byte) == at % 251));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::exit::{Failure, USAGE};
-use super::{BenchArgs, GrowingArg, Scenario, selector};
+use super::{BenchArgs, Scenario, selector};
 use crate::bench::{
     CancelBenchOptions, Growing, GrowthOptions, IdleOptions, LatencyOptions, LimitsOptions,
     OutputOptions, Reach, SubmitBenchOptions, ThroughputOptions,
@@ -109,27 +109,13 @@ impl Sizes {
         }
     }
 
-    pub(super) fn growth(&self, of: &[GrowingArg], tiny: bool) -> GrowthOptions {
+    pub(super) fn growth(&self, of: &[Growing], tiny: bool) -> GrowthOptions {
         let what = match of {
             [] => Growing::ALL.to_vec(),
-            some => some.iter().copied().map(Growing::from).collect(),
+            some => some.to_vec(),
         };
         let reach = if tiny { Reach::Tiny } else { self.pick(Reach::Full, Reach::Quick) };
         GrowthOptions { what, reach }
-    }
-}
-
-impl From<GrowingArg> for Growing {
-    fn from(arg: GrowingArg) -> Self {
-        match arg {
-            GrowingArg::Lanes => Self::Lanes,
-            GrowingArg::Queued => Self::Queued,
-            GrowingArg::Finished => Self::Finished,
-            GrowingArg::Workers => Self::Workers,
-            GrowingArg::Running => Self::Running,
-            GrowingArg::Followers => Self::Followers,
-            GrowingArg::Chunks => Self::Chunks,
-        }
     }
 }
 

@@ -115,8 +115,7 @@ impl Client {
     /// # Errors
     /// The subscriptions can't be made.
     pub async fn follow(&self, id: &TaskId) -> Result<Follow, BusError> {
-        let live = Live::subscribe(self.bus(), id).await?;
-        Ok(Follow::new(self.bus(), id, Some(live)))
+        Follow::subscribe(self.bus(), id, false).await
     }
 
     /// Reads what is stored of a task, and ends there.
@@ -126,6 +125,18 @@ impl Client {
 }
 
 impl Follow {
+    /// Begins to follow a task. `is_new` says that nobody has heard of it yet: nothing is stored of it.
+    pub(super) async fn subscribe(bus: &Bus, id: &TaskId, is_new: bool) -> Result<Self, BusError> {
+        let live = Live::subscribe(bus, id).await?;
+        let mut follow = Self::new(bus, id, Some(live));
+        if is_new {
+            follow.records.pause();
+            follow.history.pause();
+            follow.behind = false;
+        }
+        Ok(follow)
+    }
+
     fn new(bus: &Bus, id: &TaskId, live: Option<Live>) -> Self {
         Self {
             records: Records::new(bus.clone(), id),

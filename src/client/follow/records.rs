@@ -119,6 +119,11 @@ impl Records {
         self.at_end = false;
     }
 
+    /// Reads no further for now: nothing follows that was not heard live.
+    pub(super) fn pause(&mut self) {
+        self.at_end = true;
+    }
+
     /// Reads one page and puts it behind what waits. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<(), BusError> {
         let stream = self.bus.subjects().tasks_stream();
