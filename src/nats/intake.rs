@@ -35,10 +35,13 @@ use crate::wire::LaneId;
 
 /// How long the server keeps a pull open.
 const EXPIRES: Duration = Duration::from_secs(30);
-/// How often the server says that a waiting pull is still known.
+/// How often the server says that a waiting pull is still known: every two seconds, and for many lanes
+/// so seldom that all of them together say it twenty times a second.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Silence after which a pull counts as forgotten: two heartbeats and some slack.
-const SILENCE: Duration = Duration::from_secs(5);
+const HEARTBEAT_PER_LANE: Duration = Duration::from_millis(50);
+const SELDOM_HEARTBEAT: Duration = Duration::from_secs(10);
+/// A pull counts as forgotten after two heartbeats and this much more of silence.
+const SLACK: Duration = Duration::from_secs(1);
 /// Pause after the server could not serve a pull.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long the end waits for a server that does not answer.
@@ -90,7 +93,7 @@ pub struct PullHealth {
 #[derive(Debug)]
 enum Pull {
     Idle,
-    Waiting { number: u64, left: usize, heard: Instant },
+    Waiting { number: u64, left: usize, heard: Instant, heartbeat: Duration },
     Paused { until: Instant },
 }
 
@@ -259,7 +262,9 @@ impl Intake {
         let mut rebuilt = 0;
         for (id, lane) in &mut self.lanes {
             match lane.pull {
-                Pull::Waiting { heard, .. } if now.duration_since(heard) > SILENCE => {
+                Pull::Waiting { heard, heartbeat, .. }
+                    if now.duration_since(heard) > 2 * heartbeat + SLACK =>
+                {
                     tracing::warn!(lane = %id, "the server forgot a pull; asking again");
                     metrics::pull_rebuilt();
                     rebuilt += 1;
@@ -282,20 +287,21 @@ impl Intake {
         // What the worker has not heard of yet will take a place each.
         let on_the_way = usize::try_from(self.passed - room.taken).unwrap_or(usize::MAX);
         let room = room.free.saturating_sub(on_the_way);
+        let heartbeat = heartbeat(self.lanes.len());
         for (lane, batch) in self.shares(room) {
             self.pulls += 1;
             let inbox = format!("{}.{}", self.inbox, self.pulls);
             let ask = PullRequest {
                 batch,
                 expires: EXPIRES.as_nanos(),
-                idle_heartbeat: HEARTBEAT.as_nanos(),
+                idle_heartbeat: heartbeat.as_nanos(),
             };
             let subjects = self.bus.subjects();
             let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&lane));
             self.bus.pull(&stream, &consumer, inbox, &ask).await?;
             if let Some(entry) = self.lanes.get_mut(&lane) {
-                entry.pull =
-                    Pull::Waiting { number: self.pulls, left: batch, heard: Instant::now() };
+                let (number, heard) = (self.pulls, Instant::now());
+                entry.pull = Pull::Waiting { number, left: batch, heard, heartbeat };
             }
         }
         Ok(())
@@ -333,9 +339,27 @@ impl Intake {
     }
 }
 
+fn heartbeat(lanes: usize) -> Duration {
+    let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
+    HEARTBEAT_PER_LANE.saturating_mul(lanes).clamp(HEARTBEAT, SELDOM_HEARTBEAT)
+}
+
 fn asked(lane: &Lane) -> usize {
     match lane.pull {
         Pull::Waiting { left, .. } => left,
         Pull::Idle | Pull::Paused { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_of_many_lanes_are_seldom_and_the_server_takes_them() {
+        let seconds = [0, 1, 40, 100, 256, 100_000].map(|lanes| heartbeat(lanes).as_secs());
+        assert_eq!(seconds, [2, 2, 2, 5, 10, 10]);
+        // It refuses one that is longer than half of the time that a pull may wait.
+        assert!(SELDOM_HEARTBEAT * 2 <= EXPIRES);
     }
 }

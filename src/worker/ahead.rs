@@ -65,13 +65,14 @@ impl Ahead {
         if missing < self.capacity.div_ceil(2) { 0 } else { missing }
     }
 
-    /// Takes a delivery for which there is no place, or gives it back.
-    pub(super) fn push(&mut self, fetched: Fetched) -> Result<(), Delivery> {
-        if self.average >= SHORT || self.waiting.len() >= self.capacity {
-            return Err(fetched.delivery);
-        }
+    /// Whether one more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.average < SHORT && self.waiting.len() < self.capacity
+    }
+
+    /// Takes a delivery for which there is no place.
+    pub(super) fn push(&mut self, fetched: Fetched) {
         self.waiting.push_back(fetched);
-        Ok(())
     }
 
     /// Takes the next one for a place that is free.

@@ -199,8 +199,10 @@ impl MainLoop {
             self.answers.hand_back(fetched.delivery.handle, EXCESS_DELAY);
         } else if self.places.room() > 0 {
             self.run_task(fetched);
-        } else if let Err(delivery) = self.ahead.push(fetched) {
-            self.answers.hand_back(delivery.handle, EXCESS_DELAY);
+        } else if self.ahead.has_room() {
+            self.ahead.push(fetched);
+        } else {
+            self.answers.hand_back(fetched.delivery.handle, EXCESS_DELAY);
         }
     }
 

@@ -9,6 +9,7 @@ use runlane::client::Client;
 use runlane::nats::Kept;
 use runlane::wire::{Phase, Selector, TaskId, TaskSpec};
 use runlane::worker::Drain;
+use tokio::task::JoinSet;
 
 use crate::support::nats::TestServer;
 use crate::support::worker::{Fleet, settings};
@@ -103,7 +104,8 @@ async fn what_was_fetched_ahead_of_a_long_task_is_handed_back_for_another_worker
 async fn a_spec_whose_connection_was_lost_is_sent_again() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
-    let _watch = tokio::task::spawn(fleet.log.clone().watch_replicas());
+    let mut watch = JoinSet::new();
+    watch.spawn(fleet.log.clone().watch_replicas());
     let id: TaskId = "t".parse().expect("a valid id");
     let spec = Bytes::from_static(b"{}");
     let stored = async || {
