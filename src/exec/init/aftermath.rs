@@ -6,10 +6,10 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::getpid;
@@ -21,9 +21,6 @@ use super::enclosure::{Made, Scratch};
 use super::spawner::tell;
 use super::sweep::{self, Reach, Sweep};
 use super::sys::{self, sharing};
-
-/// How long the dead leader may take to be gone.
-const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The program, ready to be executed.
 pub(super) struct Aftermath {
@@ -46,7 +43,7 @@ impl Aftermath {
 
     /// Becomes the program. Looks at nothing that the dead leader may have left half done.
     pub(super) fn execute(&self, control: &UnixStream) -> ! {
-        sharing::as_stdin(std::os::fd::AsFd::as_fd(control));
+        sharing::as_stdin(control.as_fd());
         sharing::execute(&self.path, &self.args, &self.env);
         // The spawner kills what is left.
         sharing::leave(1)
@@ -62,7 +59,7 @@ pub(super) fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let leaf = leaf.as_deref().and_then(|path: &Path| Leaf::open(path).ok());
     leaf.as_ref().map(Leaf::kill).transpose().ok();
     let reach = if getpid().as_raw() == 1 { Reach::Namespace } else { Reach::Children };
-    while Sweep::new(&signals, SWEEP_LIMIT, reach, None).all()? > 0 {}
+    while Sweep::new(&signals, reach, None).all()? > 0 {}
     // Before the report: who is told that nothing is left finds nothing.
     Made { scratch: Scratch::at(scratch), leaf }.remove();
     let why = "killed before it could start".to_owned();

@@ -39,6 +39,10 @@ enum Left {
     These(Vec<i32>),
 }
 
+/// How long a sweep may take before the worker is told that it can't promise the tree's end. A killed
+/// process lives on only in an uninterruptible system call, as on a dead network file system.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
+
 /// The sweep after one leader's end.
 pub(super) struct Sweep<'a> {
     signals: &'a SignalFd,
@@ -55,11 +59,10 @@ pub(super) struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     pub(super) fn new(
         signals: &'a SignalFd,
-        limit: Duration,
         reach: Reach,
         died_with_leader: Option<i32>,
     ) -> Self {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + LIMIT;
         let died_with_leader = died_with_leader.map(Pid::from_raw);
         Self { signals, deadline, reach, killed: 0, usage: Usage::default(), died_with_leader }
     }

@@ -44,10 +44,6 @@ use super::sys::{self, Children};
 use super::word;
 use crate::task::Namespaces;
 
-/// How long a sweep may take before the worker is told that it can't promise the tree's end. A killed
-/// process lives on only in an uninterruptible system call, as on a dead network file system.
-const SWEEP_LIMIT: Duration = Duration::from_secs(10);
-
 /// Bytes for a leader's stack: the deepest there is the reading of a plan's JSON.
 const LEADER_STACK: usize = 512 * 1024;
 
@@ -248,7 +244,7 @@ impl Task<'_> {
     }
 
     fn sweep(&self, died_with_leader: Option<i32>) -> Sweep<'_> {
-        Sweep::new(self.signals, SWEEP_LIMIT, self.reach, died_with_leader)
+        Sweep::new(self.signals, self.reach, died_with_leader)
     }
 
     /// Obeys the worker and reaps orphans until the leader is a zombie.
@@ -333,7 +329,7 @@ impl Task<'_> {
         let usage = self.usage.with(leader.usage).with(sweep.usage);
         if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
             // Normally nobody is left: whoever isn't our child was killed with the leaf.
-            survivors += u32::from(!leaf.wait_empty(SWEEP_LIMIT).unwrap_or(true));
+            survivors += u32::from(!leaf.wait_empty(sweep::LIMIT).unwrap_or(true));
         }
         let cgroup = leaf.map(Leaf::usage);
         let exit = Exit { status: leader.status, usage, leftovers_killed, cgroup };
