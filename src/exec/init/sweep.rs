@@ -57,11 +57,7 @@ pub(super) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    pub(super) fn new(
-        signals: &'a SignalFd,
-        reach: Reach,
-        died_with_leader: Option<i32>,
-    ) -> Self {
+    pub(super) fn new(signals: &'a SignalFd, reach: Reach, died_with_leader: Option<i32>) -> Self {
         let deadline = Instant::now() + LIMIT;
         let died_with_leader = died_with_leader.map(Pid::from_raw);
         Self { signals, deadline, reach, killed: 0, usage: Usage::default(), died_with_leader }
