@@ -1,9 +1,9 @@
 //! The reading end of a task's pipe. A task that keeps its pipe full gets a larger one.
 //!
-//! A pipe of 64 KiB that is full wakes the writer and the reader for every 64 KiB. After
-//! [`FULL_READS`] full reads in a row it is made [`GROWN_BYTES`] large, and read in steps of that. At
-//! most [`GROWN_PIPES`] of a process are at a time, because the kernel limits what all pipes of a user
-//! hold (`pipe-user-pages-soft`, 64 MiB) and makes new ones tiny beyond that, see pipe(7).
+//! A pipe of 64 KiB that is full wakes the writer and the reader for every 64 KiB. After four full reads
+//! in a row it is made 256 KiB large, and read in steps of that. At most 64 of a process are at a time,
+//! because the kernel limits what all pipes of a user hold (`pipe-user-pages-soft`, 64 MiB) and makes new
+//! ones tiny beyond that, see pipe(7).
 
 use std::io;
 
