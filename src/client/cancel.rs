@@ -95,11 +95,13 @@ impl Client {
     ) -> Result<Canceled, CancelError> {
         let failed = |source| CancelError::Bus { id: id.clone(), source };
         let mut last = self.log().last(id).await.map_err(failed)?;
-        let mut queued = None;
-        // A task that runs has left the queue, and what is asked further would only delay its end.
-        if !matches!(&last, Some(StatusEntry { event: StatusEvent::Started(_), .. })) {
-            queued = self.queued(id).await.map_err(failed)?;
-            if last.is_none() && queued.is_none() {
+        let lane;
+        if let Some(StatusEntry { event: StatusEvent::Started(started), .. }) = &last {
+            // It runs: what is asked further would only delay its end.
+            lane = Some(started.lane.clone());
+        } else {
+            lane = self.queued(id).await.map_err(failed)?.map(|queued| queued.lane);
+            if last.is_none() && lane.is_none() {
                 // Whatever leaves the queue has a status record before.
                 last = self.log().last(id).await.map_err(failed)?;
             }
@@ -111,13 +113,13 @@ impl Client {
                 return Ok(Canceled::AlreadyEnded(Box::new(finished.outcome)));
             }
             Some(_) => {}
-            None if queued.is_some() || options.unknown == UnknownTask::EndIt => {}
+            None if lane.is_some() || options.unknown == UnknownTask::EndIt => {}
             None => return Err(CancelError::Unknown(id.clone())),
         }
         let payload = serde_json::to_vec(&options.request).expect("a request is plain JSON");
         let subject = self.bus().subjects().cancel(id);
         self.bus().publish(subject, Headers::default(), payload.into()).await.map_err(failed)?;
-        self.end(id, options, queued.map(|queued| queued.lane)).await.map_err(failed)
+        self.end(id, options, lane).await.map_err(failed)
     }
 
     /// The request is stored: ends the task, or waits until its worker does.

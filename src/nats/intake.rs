@@ -35,8 +35,8 @@ use crate::wire::LaneId;
 
 /// How long the server keeps a pull open.
 const EXPIRES: Duration = Duration::from_secs(30);
-/// How often the server says that a waiting pull is still known: every two seconds, and for many lanes
-/// so seldom that all of them together say it twenty times a second.
+/// How often the server says that a waiting pull is still known: every two seconds. From 40 lanes on so
+/// seldom that all of them together say it twenty times a second, but at least every ten seconds.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const HEARTBEAT_PER_LANE: Duration = Duration::from_millis(50);
 const SELDOM_HEARTBEAT: Duration = Duration::from_secs(10);

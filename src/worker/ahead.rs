@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lease::BootInstant;
-use crate::nats::Delivery;
+use super::lease::{BootInstant, Lease};
+use crate::nats::{Delivery, Hold as _};
 
 /// A shorter run gains by being fetched ahead: some ten times what a pull takes.
 const SHORT: Duration = Duration::from_millis(20);
@@ -35,6 +35,12 @@ impl Fetched {
     /// One that comes now.
     pub(super) fn now(delivery: Delivery) -> Self {
         Self { delivery, at: BootInstant::now(), since: Instant::now() }
+    }
+
+    /// Whether it may still be answered. After its lease, as when this process was frozen, it may be
+    /// another worker's, and a nak would have it delivered once more.
+    pub(super) fn is_ours(&self, lease: Duration) -> bool {
+        Lease::start(lease, self.at).is_held()
     }
 }
 
@@ -93,9 +99,9 @@ impl Ahead {
     }
 
     /// Returns all that wait, and fetches no more until runs have been short again.
-    pub(super) fn give_up(&mut self) -> Vec<Delivery> {
+    pub(super) fn give_up(&mut self) -> Vec<Fetched> {
         self.average = LONG;
-        self.waiting.drain(..).map(|one| one.delivery).collect()
+        self.waiting.drain(..).collect()
     }
 }
 

@@ -144,8 +144,10 @@ impl MainLoop {
 
     /// Whoever has a place may have these.
     fn hand_back_waiting(&mut self) {
-        for delivery in self.ahead.give_up() {
-            self.answers.hand_back(delivery.handle, Duration::ZERO);
+        for fetched in self.ahead.give_up() {
+            if fetched.is_ours(self.parts.shared.lease_of(&fetched.delivery.lane)) {
+                self.answers.hand_back(fetched.delivery.handle, Duration::ZERO);
+            }
         }
     }
 

@@ -247,7 +247,8 @@ fn pull(
     let (room, room_rx) = watch::channel(Room::default());
     let (closing, closing_rx) = watch::channel(false);
     let (health_tx, health) = watch::channel(PullHealth::default());
-    // As many deliveries as can run: more are never asked for, but by several lanes at once.
+    // As many deliveries as can run. More come where they are fetched ahead, or from several lanes at
+    // once; then the intake waits for the loop.
     let (pulled_tx, pulled) = mpsc::channel(capacity.get());
     let lane_watch = LaneWatch {
         bus: bus.clone(),

@@ -79,7 +79,7 @@ async fn who_waits_too_long_is_given_up_and_no_more_is_fetched() {
     tokio::time::advance(PATIENCE / 2).await;
     ahead.push(fetched(2));
     assert_eq!(ahead.deadline(), Some(Instant::now() + PATIENCE / 2), "the oldest counts");
-    let given_up: Vec<_> = ahead.give_up().into_iter().map(|one| one.queue_seq).collect();
+    let given_up: Vec<_> = ahead.give_up().into_iter().map(|one| one.delivery.queue_seq).collect();
     assert_eq!((given_up, ahead.deadline(), ahead.room(0)), (vec![1, 2], None, 0));
 }
 
@@ -90,4 +90,12 @@ fn a_redelivery_replaces_what_waits() {
     assert!(ahead.remove(&fetched(2).delivery).is_none());
     assert!(ahead.remove(&fetched(1).delivery).is_some());
     assert!(ahead.pop().is_none());
+}
+
+#[test]
+fn what_waited_longer_than_its_lease_is_not_answered() {
+    let waited = fetched(1);
+    assert!(waited.is_ours(Duration::from_secs(30)));
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!waited.is_ours(Duration::from_millis(10)));
 }

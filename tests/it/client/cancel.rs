@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use runlane::client::{CancelError, CancelOptions, Canceled, UnknownTask};
 use runlane::nats::{Headers, StatusLog};
-use runlane::wire::{CancelRequest, Phase, StopReason, TaskId};
+use runlane::wire::{CancelRequest, LaneId, Phase, StopReason, TaskId};
 use tokio::task::JoinSet;
 
 use super::hand::{Setup, echo, soon, task};
@@ -96,6 +96,22 @@ async fn a_running_task_is_ended_by_its_worker() {
     let canceled = soon(cancels.join_next()).await.expect("one").expect("no panic");
     let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
     assert_eq!((outcome.phase, outcome.exit_code), (Phase::Canceled, Some(143)));
+}
+
+#[tokio::test]
+async fn a_running_task_that_is_handed_back_is_ended_and_its_outcome_names_its_lane() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("returned");
+    hand.start().await;
+    let mut requests = setup.bus.subscribe(setup.bus.subjects().cancel_all()).await.expect("heard");
+    let (client, id) = (setup.client.clone(), hand.id.clone());
+    let mut cancels = JoinSet::new();
+    cancels.spawn(async move { client.cancel(&id, &options()).await });
+    soon(requests.next()).await.expect("a request");
+    hand.requeue().await;
+    let canceled = soon(cancels.join_next()).await.expect("one").expect("no panic");
+    let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
+    assert_eq!((outcome.phase, outcome.lane), (Phase::Canceled, Some(LaneId::default_lane())));
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use runlane::nats::topology::{TopologySettings, ensure};
 use runlane::nats::{Append, Bus, Headers, StatusLog};
 use runlane::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use runlane::wire::{
-    Attempt, Finished, LaneId, Outcome, OutputTotals, Phase, Retrying, Started, StatusEvent,
-    Stream, StreamTotals, Subjects, TaskId, TaskSpec,
+    Attempt, Finished, LaneId, Outcome, OutputTotals, Phase, Requeued, Retrying, Started,
+    StatusEvent, StopReason, Stream, StreamTotals, Subjects, TaskId, TaskSpec,
 };
 use tokio::time::Instant;
 
@@ -154,6 +154,20 @@ impl Hand {
             }),
             ..Outcome::without_run(self.id.clone(), phase, Timestamp::now())
         }
+    }
+
+    /// Hands the task back, as a worker that ends.
+    pub(super) async fn requeue(&mut self) {
+        let requeued = StatusEvent::Requeued(Requeued {
+            attempt: self.attempt,
+            worker: "hand".parse().expect("a worker id"),
+            reason: StopReason::Draining,
+            failures: 0,
+            worker_losses: 0,
+            queue_seq: 1,
+            at: Timestamp::now(),
+        });
+        self.append(&requeued).await;
     }
 
     pub(super) async fn retry(&mut self) {
