@@ -96,6 +96,5 @@ fn a_redelivery_replaces_what_waits() {
 fn what_waited_longer_than_its_lease_is_not_answered() {
     let waited = fetched(1);
     assert!(waited.is_ours(Duration::from_secs(30)));
-    std::thread::sleep(Duration::from_millis(20));
-    assert!(!waited.is_ours(Duration::from_millis(10)));
+    assert!(!waited.is_ours(Duration::ZERO));
 }
