@@ -3,17 +3,18 @@
 //! ```text
 //!              room, or the lane is new
 //!    Idle ────────────────────────────────► Waiting{batch, heard}
-//!     ▲  all delivered, 408 expired           │      │ silent for two heartbeats, or reconnected
+//!     ▲  all delivered, 404 dry, 408 expired  │      │ silent for two heartbeats, or reconnected
 //!     ├───────────────────────────────────────┘      │ (the server forgot the pull: rebuild it)
 //!     │                                              ▼
 //!     └───────── pause is over ◄───────────────── Paused{until} ◄── 409, 503
 //! ```
 //!
-//! One pull per lane is open at a time. A lane that had more tasks than we asked for is *hot*: hot
-//! lanes share the room in turn, so that none starves another and little comes in excess; a lane that
-//! ran dry always has a pull open, for its share of the room and at least one task, so that its next
-//! task starts at once. What comes in excess all the same, because many lanes get tasks at once, is
-//! handed back by the worker's loop.
+//! One pull per lane is open at a time. A lane that had more tasks than there was room for is *hot*: hot
+//! lanes share the room in turn, so that none starves another, and their pulls don't wait, so that one
+//! that ran dry, because others have served it, gives its share back at once. A lane that ran dry always
+//! has a waiting pull, for its share of the room and at least one task, so that its next task starts at
+//! once. So each lane may bring one in excess when many get tasks at once. The worker's loop hands it
+//! back at once, and the lane is hot by it: it isn't asked again before there is room.
 //!
 //! The client library's own pull streams stall or lose messages when they ask for few messages, and
 //! after reconnects; see docs/decisions.md.
@@ -103,6 +104,20 @@ struct Lane {
     hot: bool,
 }
 
+impl Lane {
+    fn is_idle(&self) -> bool {
+        matches!(self.pull, Pull::Idle)
+    }
+
+    /// What may still come for an open pull.
+    fn asked(&self) -> usize {
+        match self.pull {
+            Pull::Waiting { left, .. } => left,
+            Pull::Idle | Pull::Paused { .. } => 0,
+        }
+    }
+}
+
 /// The pull loop of one worker.
 pub struct Intake {
     bus: Bus,
@@ -122,7 +137,14 @@ pub struct Intake {
 #[derive(Serialize)]
 struct PullRequest {
     batch: usize,
-    // Nanoseconds.
+    #[serde(flatten)]
+    wait: Option<Wait>,
+    no_wait: bool,
+}
+
+/// In nanoseconds.
+#[derive(Serialize)]
+struct Wait {
     expires: u128,
     idle_heartbeat: u128,
 }
@@ -196,8 +218,9 @@ impl Intake {
 
     async fn on_delivery(&mut self, message: async_nats::Message) {
         let Some(read) = delivery::read(&self.bus, message) else { return };
+        let has_room = self.room() > 0;
         if let Ok(delivery) = &read {
-            self.count(&delivery.lane.clone(), delivery.pending);
+            self.count(&delivery.lane.clone(), delivery.pending, has_room);
         }
         let pulled = read.map_or_else(Pulled::Stray, Pulled::Task);
         self.passed += 1;
@@ -206,9 +229,9 @@ impl Intake {
         }
     }
 
-    fn count(&mut self, lane: &LaneId, pending: u64) {
+    fn count(&mut self, lane: &LaneId, pending: u64, has_room: bool) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
-        lane.hot = pending > 0;
+        lane.hot = pending > 0 || !has_room;
         if let Pull::Waiting { left, heard, .. } = &mut lane.pull {
             *left = left.saturating_sub(1);
             *heard = Instant::now();
@@ -270,6 +293,10 @@ impl Intake {
                     rebuilt += 1;
                     lane.pull = Pull::Idle;
                 }
+                // What its waiting pull asks for more would have come by now.
+                Pull::Waiting { heard, .. } if now.duration_since(heard) >= LOOK_OVER => {
+                    lane.hot = false;
+                }
                 Pull::Paused { until } if now >= until => lane.pull = Pull::Idle,
                 Pull::Idle | Pull::Waiting { .. } | Pull::Paused { .. } => {}
             }
@@ -283,28 +310,30 @@ impl Intake {
     }
 
     async fn pull(&mut self) -> Result<(), BusError> {
-        let room = *self.inputs.room.borrow_and_update();
-        // What the worker has not heard of yet will take a place each.
-        let on_the_way = usize::try_from(self.passed - room.taken).unwrap_or(usize::MAX);
-        let room = room.free.saturating_sub(on_the_way);
+        self.inputs.room.mark_unchanged();
         let heartbeat = heartbeat(self.lanes.len());
-        for (lane, batch) in self.shares(room) {
+        for (id, batch) in self.shares(self.room()) {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
             self.pulls += 1;
             let inbox = format!("{}.{}", self.inbox, self.pulls);
-            let ask = PullRequest {
-                batch,
-                expires: EXPIRES.as_nanos(),
-                idle_heartbeat: heartbeat.as_nanos(),
-            };
+            let (expires, idle_heartbeat) = (EXPIRES.as_nanos(), heartbeat.as_nanos());
+            let wait = (!lane.hot).then_some(Wait { expires, idle_heartbeat });
+            let ask = PullRequest { batch, wait, no_wait: lane.hot };
             let subjects = self.bus.subjects();
-            let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&lane));
+            let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&id));
             self.bus.pull(&stream, &consumer, inbox, &ask).await?;
-            if let Some(entry) = self.lanes.get_mut(&lane) {
-                let (number, heard) = (self.pulls, Instant::now());
-                entry.pull = Pull::Waiting { number, left: batch, heard, heartbeat };
-            }
+            let (number, heard) = (self.pulls, Instant::now());
+            lane.pull = Pull::Waiting { number, left: batch, heard, heartbeat };
         }
         Ok(())
+    }
+
+    /// How many more tasks the worker can take than were passed on to it.
+    fn room(&self) -> usize {
+        let room = *self.inputs.room.borrow();
+        // What the worker has not heard of yet will take a place each.
+        let on_the_way = usize::try_from(self.passed - room.taken).unwrap_or(usize::MAX);
+        room.free.saturating_sub(on_the_way)
     }
 
     /// Which idle lanes to ask now, and for how many tasks.
@@ -312,14 +341,13 @@ impl Intake {
         if room == 0 {
             return Vec::new();
         }
-        let idle = |lane: &Lane| matches!(lane.pull, Pull::Idle);
-        let asked_of_hot: usize = self.lanes.values().filter(|lane| lane.hot).map(asked).sum();
+        let asked_of_hot: usize = self.lanes.values().filter(|l| l.hot).map(Lane::asked).sum();
         let mut budget = room.saturating_sub(asked_of_hot);
         let cold: Vec<_> = self.lanes.iter().filter(|(_, lane)| !lane.hot).collect();
         let share = room.div_ceil(cold.len().max(1));
-        let cold = cold.into_iter().filter(|(_, lane)| idle(lane));
+        let cold = cold.into_iter().filter(|(_, lane)| lane.is_idle());
         let mut shares: Vec<_> = cold.map(|(id, _)| (id.clone(), share)).collect();
-        let hot: Vec<_> = self.lanes.iter().filter(|(_, l)| l.hot && idle(l)).collect();
+        let hot: Vec<_> = self.lanes.iter().filter(|(_, l)| l.hot && l.is_idle()).collect();
         // The lane after the one that was served last comes first.
         let first = hot.iter().position(|(id, _)| Some(*id) > self.last_hot.as_ref()).unwrap_or(0);
         let share = room.div_ceil(hot.len().max(1));
@@ -342,13 +370,6 @@ impl Intake {
 fn heartbeat(lanes: usize) -> Duration {
     let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
     HEARTBEAT_PER_LANE.saturating_mul(lanes).clamp(HEARTBEAT, SELDOM_HEARTBEAT)
-}
-
-fn asked(lane: &Lane) -> usize {
-    match lane.pull {
-        Pull::Waiting { left, .. } => left,
-        Pull::Idle | Pull::Paused { .. } => 0,
-    }
 }
 
 #[cfg(test)]

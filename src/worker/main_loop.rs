@@ -33,9 +33,8 @@ use crate::nats::{AckHandle, Cancels, Incoming, Pulled, Room, Subscription};
 use crate::telemetry::metrics;
 use crate::wire::{CancelRequest, ControlReply, ControlRequest, TaskId, WorkerState};
 
-/// How long a delivery that came in excess stays away; another worker gets it at once.
-const EXCESS_DELAY: Duration = Duration::from_millis(20);
-
+/// How long a delivery that came too late for its run stays away.
+const LATE_DELAY: Duration = Duration::from_millis(20);
 /// How long a second message of a task that is dealt with here stays away.
 const DUPLICATE_DELAY: Duration = Duration::from_secs(1);
 /// How long tasks may take to end, grace period included, when they are stopped for a drain.
@@ -197,14 +196,14 @@ impl MainLoop {
             }
             return;
         }
-        if self.paused || self.drain != Drain::No {
-            self.answers.hand_back(fetched.delivery.handle, EXCESS_DELAY);
-        } else if self.places.room() > 0 {
+        let takes = !self.paused && self.drain == Drain::No;
+        if takes && self.places.room() > 0 {
             self.run_task(fetched);
-        } else if self.ahead.has_room() {
+        } else if takes && self.ahead.has_room() {
             self.ahead.push(fetched);
         } else {
-            self.answers.hand_back(fetched.delivery.handle, EXCESS_DELAY);
+            // The intake does not ask for it again before there is room; another worker gets it at once.
+            self.answers.hand_back(fetched.delivery.handle, Duration::ZERO);
         }
     }
 
@@ -262,7 +261,7 @@ impl MainLoop {
     fn answer_late_delivery(&mut self, active: &Active) {
         let newest = active.handle.borrow().clone();
         if newest != *active.used.borrow() {
-            self.answers.hand_back(newest, EXCESS_DELAY);
+            self.answers.hand_back(newest, LATE_DELAY);
         }
     }
 

@@ -69,6 +69,34 @@ async fn a_backlog_in_many_lanes_is_delivered_little_more_than_once() {
 }
 
 #[tokio::test]
+async fn what_comes_in_excess_is_fetched_again_only_when_there_is_room() {
+    const LANES: usize = 60;
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let client = Client::new(fleet.bus.clone());
+    let mut settings = settings("w1", 2);
+    settings.labels = (0..LANES).map(|n| (format!("lane-{n}"), "yes".to_owned())).collect();
+    let _worker = fleet.worker_with(&server, settings).await;
+    let mut ids = Vec::new();
+    for round in 0..2 {
+        for n in 0..LANES {
+            // The first makes the lane, and the worker has a pull open in each when the second comes.
+            let program = if round == 0 { "0" } else { "0.05" };
+            let mut spec = TaskSpec::command("sleep", [program.to_owned()]);
+            let labels = BTreeMap::from([(format!("lane-{n}"), "yes".to_owned())]);
+            spec.runner_selector = Some(Selector { match_labels: labels, ..Selector::default() });
+            ids.push(client.submitter().submit(spec).await.expect("submitted").task.id);
+        }
+        for id in ids.drain(..) {
+            assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded, "{id}");
+        }
+    }
+    let deliveries = deliveries(&server, &fleet).await;
+    // Each twice at most: as its lane's pull is open, and when there is room.
+    assert!(deliveries <= 2 * 2 * LANES as u64, "{deliveries}");
+}
+
+#[tokio::test]
 async fn what_was_fetched_ahead_of_a_long_task_is_handed_back_for_another_worker() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
