@@ -1,14 +1,16 @@
 //! Which lanes this worker serves: those that at least one of its runners matches.
 //!
 //! The lanes bucket is read at the start, on each change, after each reconnect, and now and then, so a
-//! change that was missed is late, never lost.
+//! change that was missed is late, never lost. Many changes at once are one read, and reads of a large
+//! bucket take a small part of the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::runner::Router;
 use crate::nats::topology::{self, TopologyError};
@@ -22,6 +24,10 @@ const REFRESH: Duration = Duration::from_secs(30);
 /// read again a few times after it.
 const SETTLING: Duration = Duration::from_millis(150);
 const SETTLING_READS: u32 = 4;
+/// After a read, a change waits for this many times as long as it took, but not longer than settling.
+const REST: u32 = 4;
+/// How many consumers are asked for at once.
+const ATTACHING: usize = 16;
 /// Pause after a failed read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,6 +59,7 @@ impl LaneWatch {
         let mut changes = presence::lane_changes(&self.bus).await?;
         let mut settling = 0;
         loop {
+            let read_at = Instant::now();
             let pause = match self.refresh().await {
                 Ok(()) if settling > 0 => SETTLING,
                 Ok(()) => REFRESH,
@@ -61,10 +68,15 @@ impl LaneWatch {
                     RETRY_PAUSE
                 }
             };
+            let rested = Instant::now() + (REST * read_at.elapsed()).min(SETTLING);
             // Cancel safe: each arm only says "read them again".
             tokio::select! {
                 change = changes.next() => match change {
-                    Some(_) => settling = SETTLING_READS,
+                    Some(_) => {
+                        settling = SETTLING_READS;
+                        sleep_until(rested).await;
+                        while let Some(Some(_)) = changes.next().now_or_never() {}
+                    }
                     None => return Ok(()),
                 },
                 Ok(()) = self.link.changed() => {}
@@ -76,27 +88,23 @@ impl LaneWatch {
 
     async fn refresh(&mut self) -> Result<(), TopologyError> {
         let read = |source| TopologyError::LookUp { name: "the lanes".into(), source };
-        let all = presence::lanes(&self.bus).await.map_err(read)?;
+        let mut ours = presence::lanes(&self.bus).await.map_err(read)?;
+        ours.retain(|_, record| self.router.serves(record));
+        if ours.len() > self.max_lanes {
+            let max_lanes = self.max_lanes;
+            tracing::error!(max_lanes, "more lanes match than this worker may serve");
+        }
         let known = self.lanes.borrow().clone();
-        let mut lanes = Lanes::new();
-        for (id, record) in all {
-            if !self.router.serves(&record) {
-                continue;
-            }
-            if lanes.len() == self.max_lanes {
-                tracing::error!(
-                    max_lanes = self.max_lanes,
-                    "more lanes match than this worker may serve"
-                );
-                break;
-            }
+        let lane = async |(id, record)| {
             // A lease never changes while a lane lives.
             let lane = match known.get(&id).filter(|lane| lane.record == record) {
                 Some(lane) => lane.clone(),
                 None => self.attach(&id, record).await?,
             };
-            lanes.insert(id, lane);
-        }
+            Ok::<_, TopologyError>((id, lane))
+        };
+        let lanes = stream::iter(ours).take(self.max_lanes).map(lane).buffer_unordered(ATTACHING);
+        let lanes: Lanes = lanes.try_collect().await?;
         self.names.send_if_modified(|names| {
             let new: BTreeSet<_> = lanes.keys().cloned().collect();
             *names != new && {
@@ -110,15 +118,21 @@ impl LaneWatch {
     }
 
     async fn attach(&self, id: &LaneId, record: LaneRecord) -> Result<Lane, TopologyError> {
-        // The consumer may be missing if the submitter died between its two steps.
+        let lease = match topology::lane_lease(&self.bus, id).await {
+            // The consumer is missing if the submitter died between its two steps.
+            Err(_) => self.make(id, &record).await?,
+            Ok(lease) => lease,
+        };
+        tracing::info!(lane = %id, lease_s = lease.as_secs_f64(), "serving a lane");
+        Ok(Lane { record, lease })
+    }
+
+    async fn make(&self, id: &LaneId, record: &LaneRecord) -> Result<Duration, TopologyError> {
         let default = LaneId::default_lane();
         let usual = topology::lane_lease(&self.bus, &default).await;
         let usual = usual.unwrap_or(topology::DEFAULT_LEASE);
-        topology::ensure_lane(&self.bus, id, &record, usual).await?;
+        topology::ensure_lane(&self.bus, id, record, usual).await?;
         let lease = topology::lane_lease(&self.bus, id).await;
-        let lease =
-            lease.map_err(|source| TopologyError::LookUp { name: format!("lane {id}"), source })?;
-        tracing::info!(lane = %id, lease_s = lease.as_secs_f64(), "serving a lane");
-        Ok(Lane { record, lease })
+        lease.map_err(|source| TopologyError::LookUp { name: format!("lane {id}"), source })
     }
 }
