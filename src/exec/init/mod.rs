@@ -10,6 +10,7 @@
 //! | `aftermath` | task-init | the same after a leader that was killed during its setup |
 //! | `remove` | task-init, worker | removes what a task has filled a directory with |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
+//! | `descendants` | both | kills who is about to re-parent here |
 //! | `leader` | leader | enters the enclosure, waits for the plan |
 //! | `word` | leader → task-init | what came of the setup |
 //! | `mounts` | leader | its file systems |
@@ -22,6 +23,7 @@
 mod aftermath;
 mod child;
 mod command;
+mod descendants;
 mod enclosure;
 mod leader;
 mod mounts;

@@ -2,25 +2,37 @@
 //!
 //! A subreaper is the parent of every orphan below it. So killing children until there are none ends
 //! the whole tree, at whatever depth, in whatever session: a process without living ancestors below us
-//! is our child. ECHILD from the kernel is the proof. Processes that fork faster than we kill could
-//! outrun it, so the sweep has a limit; a cgroup is the answer to those.
+//! is our child. ECHILD from the kernel is the proof.
+//!
+//! Processes that fork and exit in turns could outrun that: when one is killed, its child is the next.
+//! So a sweep that doesn't end soon kills their descendants too, and takes precedence of them all, where
+//! it may. It has a limit all the same; a cgroup is the sure answer to those.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid};
 
 use super::super::process::{ExitStatus, Usage};
+use super::descendants;
+use super::sys::scheduling::Precedence;
 use super::sys::{self, ChildEnd, Children};
 
-/// How long a round waits for the killed to die: an end wakes it at once, and a new orphan, which no
+/// How long a round waits for the killed to die: the last end wakes it at once, and a new orphan, which no
 /// signal announces, is seen after this time.
-const ROUND_MS: u8 = 5;
+const ROUND: Duration = Duration::from_millis(5);
+/// At least this many times as long as it took to kill them: they need the CPU to die.
+const REST: u32 = 4;
+const POLL_LEAST: Duration = Duration::from_millis(1);
+
+/// Rounds of an ordinary sweep, and children in one. More of them, and they may be outrunning it.
+const ORDINARY_ROUNDS: u32 = 8;
+const FEW: usize = 32;
 
 /// Who can be killed at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,22 +91,76 @@ impl<'a> Sweep<'a> {
     }
 
     fn until(&mut self, left: impl Fn() -> io::Result<Left>) -> io::Result<u32> {
+        let (mut rounds, mut is_urgent, mut precedence) = (0, false, None);
         while let Left::These(children) = left()? {
-            let mut alive = 0;
+            rounds += 1;
+            let is_long = rounds >= ORDINARY_ROUNDS || children.len() > FEW;
+            if is_long && !is_urgent && self.reach == Reach::Children {
+                is_urgent = true;
+                precedence = Precedence::take().ok();
+            }
+            let start = Instant::now();
             for pid in &children {
                 sys::kill(*pid, libc::SIGKILL);
-                alive += u32::from(!self.reap(*pid)?);
+                if is_urgent {
+                    descendants::kill_below(*pid);
+                }
             }
+            let alive = match &precedence {
+                Some(_) if !children.is_empty() => {
+                    self.reap_all(children, ROUND.max(REST * start.elapsed()))?
+                }
+                Some(_) | None => self.reap_some(&children)?,
+            };
             if Instant::now() >= self.deadline {
                 // The list may have missed the one that the kernel knows.
                 return Ok(alive.max(1));
             }
-            if alive as usize == children.len() {
-                poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], ROUND_MS)?;
-                drain(self.signals)?;
+        }
+        drop(precedence);
+        Ok(0)
+    }
+
+    /// Reaps those of the killed that are dead, or waits for one. Returns how many are alive. Others go on
+    /// meanwhile: they are to be looked at soon.
+    fn reap_some(&mut self, killed: &[i32]) -> io::Result<u32> {
+        let alive = self.reap_dead(killed)?;
+        if alive.len() == killed.len() {
+            self.wait(ROUND)?;
+        }
+        Ok(count(&alive))
+    }
+
+    /// Reaps those that were killed until all of them are dead, or the time is over. Returns how many are
+    /// alive.
+    fn reap_all(&mut self, mut killed: Vec<i32>, time: Duration) -> io::Result<u32> {
+        let start = Instant::now();
+        loop {
+            killed = self.reap_dead(&killed)?;
+            let left = time.saturating_sub(start.elapsed());
+            if left.is_zero() || killed.is_empty() {
+                return Ok(count(&killed));
+            }
+            self.wait(left)?;
+        }
+    }
+
+    fn reap_dead(&mut self, killed: &[i32]) -> io::Result<Vec<i32>> {
+        let mut alive = Vec::new();
+        for pid in killed {
+            if !self.reap(*pid)? {
+                alive.push(*pid);
             }
         }
-        Ok(0)
+        Ok(alive)
+    }
+
+    /// Waits for an end.
+    fn wait(&self, limit: Duration) -> io::Result<()> {
+        // A part of a millisecond would be none.
+        let limit = PollTimeout::try_from(limit.max(POLL_LEAST)).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], limit)?;
+        drain(self.signals)
     }
 
     fn reap(&mut self, pid: i32) -> io::Result<bool> {
@@ -110,6 +176,10 @@ impl<'a> Sweep<'a> {
         }
         Ok(true)
     }
+}
+
+fn count(alive: &[i32]) -> u32 {
+    u32::try_from(alive.len()).unwrap_or(u32::MAX)
 }
 
 /// Kills every child that isn't kept, without waiting for it.
@@ -166,7 +236,7 @@ fn scan() -> io::Result<Vec<i32>> {
 }
 
 /// The fourth field of /proc/PID/stat; the second is in parentheses and may hold anything.
-fn parent(pid: i32) -> Option<String> {
+pub(super) fn parent(pid: i32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(1).map(str::to_owned)

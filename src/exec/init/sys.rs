@@ -1,7 +1,8 @@
-//! System calls that neither std nor nix wraps. With `sharing`, the only
+//! System calls that neither std nor nix wraps. With `sharing` and `scheduling`, the only
 //! place of the crate with `unsafe`.
 #![allow(unsafe_code)]
 
+pub(super) mod scheduling;
 pub(super) mod sharing;
 
 use std::ffi::{CStr, CString};
@@ -338,13 +339,6 @@ pub(super) fn loopback_up() -> io::Result<()> {
     Errno::result(unsafe {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     })?;
-    Ok(())
-}
-
-/// Sets the scheduling priority of this process. Not nice(3), which is relative.
-pub(super) fn set_nice(value: i32) -> io::Result<()> {
-    // SAFETY: the numbers aren't pointers; 0 is this process.
-    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) })?;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub(in crate::exec::init) fn oom_score_adj(value: i32) -> Result<(), StepError> 
 /// With the kernel's autogroups it counts within the task's own session only; among tasks a cgroup's
 /// weight decides.
 pub(in crate::exec::init) fn nice(value: i32) -> Result<(), StepError> {
-    sys::set_nice(value).map_err(|error| StepError::from(error).about(value))
+    sys::scheduling::set_nice(value).map_err(|error| StepError::from(error).about(value))
 }
 
 /// Sets the permissions that new files don't get.
