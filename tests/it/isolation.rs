@@ -10,7 +10,7 @@ use runlane::task::isolation::{IsolationPolicy, Preset};
 use runlane::task::{LaunchPlan, Sandbox};
 use tempfile::TempDir;
 
-use crate::process::{Run, command, plan, run, run_by, sh, spawner};
+use crate::process::{Run, command, executable, plan, run, run_by, sh, spawner};
 use crate::support::proc::Mark;
 
 mod audit;
@@ -131,8 +131,7 @@ fn launcher(command: &str) -> (TempDir, PathBuf) {
     let path = path.join("launcher");
     let runlane = env!("CARGO_BIN_EXE_runlane");
     let text = format!("#!/bin/sh\nexec {command} {runlane} \"$@\"\n");
-    fs::write(&path, text).expect("the launcher is written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    executable(&path, &text);
     (directory, path)
 }
 

@@ -79,6 +79,17 @@ pub(crate) async fn run_by(spawner: &Spawner, mark: &Mark, plan: &LaunchPlan) ->
     tokio::time::timeout(DEADLINE, run).await.expect("the task ends in time")
 }
 
+/// Writes a program. By a process of its own: what this one has open for writing, another test's fork may
+/// have still when the program is executed (ETXTBSY).
+pub(crate) fn executable(path: &Path, content: &str) {
+    let written = std::process::Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .arg(content)
+        .status();
+    assert!(written.expect("sh is there").success(), "{path:?} is not written");
+}
+
 /// Reads a pipe to its end.
 async fn text(pipe: &mut pipe::Receiver) -> String {
     let mut text = String::new();

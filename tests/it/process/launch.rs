@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::os::fd::IntoRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use runlane::exec::{ExitStatus, LaunchError, Launched, Process};
 use runlane::task::Program;
 
-use super::{Mark, command, line, plan, run, sh, spawner};
+use super::{Mark, command, executable, line, plan, run, sh, spawner};
 use crate::support::proc::group_and_session;
 
 #[tokio::test]
@@ -202,9 +201,4 @@ fn script_argument(length: usize) -> Program {
         body,
         args: Vec::new(),
     }
-}
-
-fn executable(path: &Path, content: &str) {
-    fs::write(path, content).expect("the directory is ours");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("the file is ours");
 }
