@@ -119,9 +119,9 @@ impl LaneWatch {
 
     async fn attach(&self, id: &LaneId, record: LaneRecord) -> Result<Lane, TopologyError> {
         let lease = match topology::lane_lease(&self.bus, id).await {
-            // The consumer is missing if the submitter died between its two steps.
-            Err(_) => self.make(id, &record).await?,
-            Ok(lease) => lease,
+            // 10014: no consumer. It is missing if the submitter died between its two steps.
+            Err(BusError::Refused { code: 10_014, .. }) => self.make(id, &record).await?,
+            found => found.map_err(|source| look_up(id, source))?,
         };
         tracing::info!(lane = %id, lease_s = lease.as_secs_f64(), "serving a lane");
         Ok(Lane { record, lease })
@@ -132,7 +132,10 @@ impl LaneWatch {
         let usual = topology::lane_lease(&self.bus, &default).await;
         let usual = usual.unwrap_or(topology::DEFAULT_LEASE);
         topology::ensure_lane(&self.bus, id, record, usual).await?;
-        let lease = topology::lane_lease(&self.bus, id).await;
-        lease.map_err(|source| TopologyError::LookUp { name: format!("lane {id}"), source })
+        topology::lane_lease(&self.bus, id).await.map_err(|source| look_up(id, source))
     }
+}
+
+fn look_up(lane: &LaneId, source: BusError) -> TopologyError {
+    TopologyError::LookUp { name: format!("lane {lane}"), source }
 }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use runlane::client::Client;
 use runlane::nats::Kept;
-use runlane::wire::{Phase, Selector, TaskId, TaskSpec};
+use runlane::wire::{Kind, LaneRecord, Phase, Selector, TaskId, TaskSpec};
 use runlane::worker::Drain;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::support::nats::TestServer;
 use crate::support::worker::{Fleet, settings};
@@ -26,6 +27,19 @@ async fn deliveries(server: &TestServer, fleet: &Fleet) -> u64 {
     let stream = stream.expect("a stream's name");
     let lanes: Vec<_> = stream.consumers().try_collect().await.expect("the server answers");
     lanes.iter().map(|lane| lane.delivered.consumer_sequence).sum()
+}
+
+/// The labels that tasks of these lanes ask for.
+fn labels(lanes: std::ops::Range<usize>) -> BTreeMap<String, String> {
+    lanes.map(|n| (format!("lane-{n}"), "yes".to_owned())).collect()
+}
+
+/// Submits a task that sleeps, in a lane of its own number.
+async fn submit_in(client: &Client, lane: usize, seconds: &str) -> TaskId {
+    let mut spec = TaskSpec::command("sleep", [seconds.to_owned()]);
+    let match_labels = labels(lane..lane + 1);
+    spec.runner_selector = Some(Selector { match_labels, ..Selector::default() });
+    client.submitter().submit(spec).await.expect("submitted").task.id
 }
 
 #[tokio::test]
@@ -49,16 +63,12 @@ async fn a_backlog_in_many_lanes_is_delivered_little_more_than_once() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
     let client = Client::new(fleet.bus.clone());
-    let label = |n: usize| format!("lane-{n}");
     let mut ids = Vec::new();
     for n in 0..4 * LANES {
-        let mut spec = TaskSpec::command("sleep", ["0.02".to_owned()]);
-        let labels = BTreeMap::from([(label(n % LANES), "yes".to_owned())]);
-        spec.runner_selector = Some(Selector { match_labels: labels, ..Selector::default() });
-        ids.push(client.submitter().submit(spec).await.expect("submitted").task.id);
+        ids.push(submit_in(&client, n % LANES, "0.02").await);
     }
     let mut settings = settings("w1", 8);
-    settings.labels = (0..LANES).map(|n| (label(n), "yes".to_owned())).collect();
+    settings.labels = labels(0..LANES);
     let _worker = fleet.worker_with(&server, settings).await;
     for id in &ids {
         assert_eq!(fleet.outcome(id).await.phase, Phase::Succeeded, "{id}");
@@ -75,17 +85,13 @@ async fn what_comes_in_excess_is_fetched_again_only_when_there_is_room() {
     let fleet = Fleet::new(&server).await;
     let client = Client::new(fleet.bus.clone());
     let mut settings = settings("w1", 2);
-    settings.labels = (0..LANES).map(|n| (format!("lane-{n}"), "yes".to_owned())).collect();
+    settings.labels = labels(0..LANES);
     let _worker = fleet.worker_with(&server, settings).await;
     let mut ids = Vec::new();
     for round in 0..2 {
         for n in 0..LANES {
             // The first makes the lane, and the worker has a pull open in each when the second comes.
-            let program = if round == 0 { "0" } else { "0.05" };
-            let mut spec = TaskSpec::command("sleep", [program.to_owned()]);
-            let labels = BTreeMap::from([(format!("lane-{n}"), "yes".to_owned())]);
-            spec.runner_selector = Some(Selector { match_labels: labels, ..Selector::default() });
-            ids.push(client.submitter().submit(spec).await.expect("submitted").task.id);
+            ids.push(submit_in(&client, n, if round == 0 { "0" } else { "0.05" }).await);
         }
         for id in ids.drain(..) {
             assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded, "{id}");
@@ -94,6 +100,29 @@ async fn what_comes_in_excess_is_fetched_again_only_when_there_is_room() {
     let deliveries = deliveries(&server, &fleet).await;
     // Each twice at most: as its lane's pull is open, and when there is room.
     assert!(deliveries <= 2 * 2 * LANES as u64, "{deliveries}");
+}
+
+#[tokio::test]
+async fn many_changes_of_the_lanes_are_few_reads() {
+    const CHANGES: usize = 200;
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let stream = format!("KV_{}", fleet.bus.subjects().lanes_bucket());
+    let reads = fleet.bus.subscribe(format!("$JS.API.DIRECT.GET.{stream}")).await;
+    let mut reads = reads.expect("subscribed");
+    let _worker = fleet.worker(&server, "w1", 1).await;
+    let default = LaneRecord { kind: Kind::Subprocess, selector: Selector::default() };
+    let record = Bytes::from(serde_json::to_vec(&default).expect("plain JSON"));
+    let key = format!("$KV.{}.{}", fleet.bus.subjects().lanes_bucket(), default.id());
+    for _ in 0..CHANGES {
+        fleet.bus.send(key.clone(), record.clone()).await.expect("sent");
+    }
+    let mut count = 0;
+    // Silence is the end: it reads again a few times, 150 ms apart, and then every 30 s.
+    while timeout(Duration::from_secs(1), reads.next()).await.is_ok() {
+        count += 1;
+    }
+    assert!((1..CHANGES / 4).contains(&count), "{count} reads");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 //! | `aftermath` | task-init | the same after a leader that was killed during its setup |
 //! | `remove` | task-init, worker | removes what a task has filled a directory with |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
-//! | `descendants` | both | kills who is about to re-parent here |
+//! | `descendants` | task-init | kills who is about to re-parent here |
 //! | `leader` | leader | enters the enclosure, waits for the plan |
 //! | `word` | leader → task-init | what came of the setup |
 //! | `mounts` | leader | its file systems |
@@ -18,7 +18,7 @@
 //! | `child` | leader | the ordered steps before execve |
 //! | `sandbox` | leader | what each step of the sandbox does |
 //! | `probe` | `runlane __probe` | tries what this host can do for a sandbox |
-//! | `sys` | | system calls; the only `unsafe`. `sharing`: a leader in task-init's memory |
+//! | `sys` | | system calls; the only `unsafe`. `sharing`: a leader in task-init's memory. `scheduling`: who gets the CPU |
 
 mod aftermath;
 mod child;

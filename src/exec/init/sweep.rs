@@ -117,7 +117,6 @@ impl<'a> Sweep<'a> {
                 return Ok(alive.max(1));
             }
         }
-        drop(precedence);
         Ok(0)
     }
 

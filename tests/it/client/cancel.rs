@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use runlane::client::{CancelError, CancelOptions, Canceled, UnknownTask};
 use runlane::nats::{Headers, StatusLog};
-use runlane::wire::{CancelRequest, LaneId, Phase, StopReason, TaskId};
+use runlane::wire::{CancelRequest, LaneId, Outcome, Phase, StopReason, TaskId};
 use tokio::task::JoinSet;
 
 use super::hand::{Setup, echo, soon, task};
@@ -18,6 +18,23 @@ fn options() -> CancelOptions {
         wait: Duration::from_secs(10),
         unknown: UnknownTask::Refuse,
     }
+}
+
+/// Cancels a task beside the test; returns when the request was heard.
+async fn cancel_heard(setup: &Setup, id: &TaskId) -> JoinSet<Result<Canceled, CancelError>> {
+    let mut requests = setup.bus.subscribe(setup.bus.subjects().cancel_all()).await.expect("heard");
+    let (client, of) = (setup.client.clone(), id.clone());
+    let mut cancel = JoinSet::new();
+    cancel.spawn(async move { client.cancel(&of, &options()).await });
+    let request = soon(requests.next()).await.expect("a request");
+    assert_eq!(request.subject, setup.bus.subjects().cancel(id));
+    cancel
+}
+
+async fn ended(cancel: &mut JoinSet<Result<Canceled, CancelError>>) -> Outcome {
+    let canceled = soon(cancel.join_next()).await.expect("one").expect("no panic");
+    let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
+    *outcome
 }
 
 async fn assert_ended_once(setup: &Setup, id: &TaskId) {
@@ -85,16 +102,10 @@ async fn a_running_task_is_ended_by_its_worker() {
     let setup = Setup::new().await;
     let mut hand = setup.hand("running");
     hand.start().await;
-    let mut requests = setup.bus.subscribe(setup.bus.subjects().cancel_all()).await.expect("heard");
-    let (client, id) = (setup.client.clone(), hand.id.clone());
-    let mut cancels = JoinSet::new();
-    cancels.spawn(async move { client.cancel(&id, &options()).await });
-    let request = soon(requests.next()).await.expect("a request");
-    assert_eq!(request.subject, setup.bus.subjects().cancel(&hand.id));
+    let mut cancel = cancel_heard(&setup, &hand.id).await;
     let outcome = hand.outcome(Phase::Canceled, 143);
     hand.finish_with(outcome).await;
-    let canceled = soon(cancels.join_next()).await.expect("one").expect("no panic");
-    let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
+    let outcome = ended(&mut cancel).await;
     assert_eq!((outcome.phase, outcome.exit_code), (Phase::Canceled, Some(143)));
 }
 
@@ -103,14 +114,9 @@ async fn a_running_task_that_is_handed_back_is_ended_and_its_outcome_names_its_l
     let setup = Setup::new().await;
     let mut hand = setup.hand("returned");
     hand.start().await;
-    let mut requests = setup.bus.subscribe(setup.bus.subjects().cancel_all()).await.expect("heard");
-    let (client, id) = (setup.client.clone(), hand.id.clone());
-    let mut cancels = JoinSet::new();
-    cancels.spawn(async move { client.cancel(&id, &options()).await });
-    soon(requests.next()).await.expect("a request");
+    let mut cancel = cancel_heard(&setup, &hand.id).await;
     hand.requeue().await;
-    let canceled = soon(cancels.join_next()).await.expect("one").expect("no panic");
-    let Canceled::Ended(outcome) = canceled.expect("canceled") else { panic!("not ended") };
+    let outcome = ended(&mut cancel).await;
     assert_eq!((outcome.phase, outcome.lane), (Phase::Canceled, Some(LaneId::default_lane())));
 }
 
