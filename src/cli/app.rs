@@ -1,8 +1,10 @@
 //! The whole command: verbs, the runtime, and the exit code.
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 use super::exit::{self, FAILED, Failure};
 use super::global::GlobalArgs;
@@ -78,9 +80,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<u8, Failure> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build();
-    let runtime = runtime
+    let runtime = runtime()
         .map_err(|error| Failure::new(FAILED, format!("cannot start the runtime: {error}")))?;
     let done = runtime.block_on(perform(cli));
     // A read of stdin that nobody waits for must not keep the program.
@@ -88,10 +88,17 @@ fn start(cli: Cli) -> Result<u8, Failure> {
     done
 }
 
-/// Half of the cores, at most 8: a message goes through several tasks of the runtime, and waking another
-/// thread for each takes longer than the work does. What a worker runs has the other half.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 8))
+/// Half as many threads as cores, at most 8: a message goes through several tasks of the runtime, and
+/// waking another thread for each takes longer than the work does. What a worker runs has the other half.
+///
+/// One thread is this one. It takes tasks in the order in which they were woken, so what several of them
+/// send at a time leaves in one write.
+fn runtime() -> io::Result<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+    if threads <= 1 {
+        return Builder::new_current_thread().enable_all().build();
+    }
+    Builder::new_multi_thread().worker_threads(threads.min(8)).enable_all().build()
 }
 
 async fn perform(Cli { global, verb }: Cli) -> Result<u8, Failure> {

@@ -55,7 +55,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &LogsArgs) -> Result<u8, Fail
     let mut heard_something = false;
     while let Some(event) = follow.next().await? {
         heard_something = true;
-        show.event(&event)?;
+        show.event(&event).await?;
     }
     if !heard_something && client.status(&args.id).await?.is_none() {
         let message = format!("task {} is unknown, and no output of it is stored", args.id);

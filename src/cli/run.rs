@@ -70,7 +70,7 @@ pub(super) async fn attend(
             event = follow.next() => {
                 let Some(event) = event? else { return Ok(FAILED) };
                 waits &= !has_begun(&event);
-                if let Err(failure) = show.event(&event) {
+                if let Err(failure) = show.event(&event).await {
                     return Err(leave(client, id, failure).await);
                 }
                 if let FollowEvent::Outcome(outcome) = event {

@@ -60,15 +60,16 @@ enum Line<'a> {
 
 impl Show {
     /// Shows one event.
-    pub(super) fn event(&self, event: &FollowEvent) -> Result<(), Failure> {
+    pub(super) async fn event(&self, event: &FollowEvent) -> Result<(), Failure> {
         match (event, self.form) {
             (FollowEvent::Chunk(chunk), _) if !self.takes(chunk.attempt, chunk.stream) => Ok(()),
             (FollowEvent::Gap(gap), _) if !self.takes(gap.attempt, gap.stream) => Ok(()),
-            (FollowEvent::Chunk(chunk), Form::Raw) => match chunk.stream {
-                Stream::Stdout => say::out(&chunk.data),
-                Stream::Stderr => say::err(&chunk.data),
-            },
-            (FollowEvent::Chunk(chunk), Form::Json) => say::json(&chunk_line(chunk)),
+            (FollowEvent::Chunk(chunk), Form::Raw) => {
+                say::patiently(chunk.stream, chunk.data.clone()).await
+            }
+            (FollowEvent::Chunk(chunk), Form::Json) => {
+                say::patiently(Stream::Stdout, say::json_line(&chunk_line(chunk))?.into()).await
+            }
             (FollowEvent::Gap(gap), Form::Raw) => {
                 // Incomplete output is told even when asked to be quiet.
                 say::note(gap_text(gap));

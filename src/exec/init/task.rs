@@ -117,6 +117,8 @@ impl Init {
         let mut byte = [AGAIN + 1];
         // Signals that were sent before the worker knew of the end are nobody's.
         while byte[0] != AGAIN {
+            // Not by the read: that is woken, too, when the worker takes the report out of the socket.
+            poll(&mut [pollin(&self.control)], PollTimeout::NONE)?;
             match self.control.read(&mut byte) {
                 Ok(1) => {}
                 Ok(_) => return Ok(false),

@@ -1,10 +1,12 @@
 //! Output: the same bytes for who follows early, late and afterwards; memory stays bounded.
 
 use std::fs;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
+use tokio::time::sleep;
 
 use super::{Site, code, ended, err, peak_memory, until_exists};
 
@@ -85,4 +87,22 @@ async fn much_output_and_a_slow_reader_need_little_memory() {
     assert_eq!(outcome["output"]["stdout"]["complete"], true);
     assert!(worker.peak_memory() < 64 << 10, "worker: {} KiB", worker.peak_memory());
     assert!(client < 64 << 10, "follower: {client} KiB");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_for_long_keeps_its_connection() {
+    const BYTES: usize = 24 << 20;
+    // The server leaves a client that takes nothing for so long.
+    let site = Site::with_server_config("write_deadline: \"500ms\"").await;
+    let _worker = site.worker("w", "").await;
+    let script = format!("head -c {BYTES} /dev/zero");
+    let mut follower = site.spawn(&["run", "--id", "much", "--", "sh", "-c", &script]);
+    let mut stdout = follower.stdout.take().expect("stdout is a pipe");
+    stdout.read_u8().await.expect("the task writes");
+    assert_eq!(site.wait("much").await, 0);
+    sleep(Duration::from_secs(2)).await;
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).await.expect("the pipe can be read");
+    let ended = ended(follower).await;
+    assert_eq!((1 + rest.len(), code(&ended), err(&ended)), (BYTES, 0, String::new()));
 }
