@@ -91,7 +91,7 @@ fn fields(status: String) -> impl Fn(&str) -> String {
 }
 
 /// Whether the tests run as root. If not, says so: a skip is never silent.
-fn is_root(what: &str) -> bool {
+pub(crate) fn is_root(what: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         skipped(1, what, "not root");

@@ -146,9 +146,6 @@ impl Leader<'_> {
     /// other capabilities, for which these don't stand in the way.
     fn give_up_privileges(&self) -> Result<(), SetupFailure> {
         let Preparation { no_new_privs, seccomp, .. } = self.preparation;
-        if let Some(surplus) = &self.standing.surplus {
-            surplus.drop_here(*no_new_privs).map_err(|error| child::failed("bounding", &error))?;
-        }
         if *no_new_privs {
             prctl::set_no_new_privs().map_err(|errno| refused("no_new_privs", &errno.into()))?;
         }

@@ -3,7 +3,7 @@
 //! | what | why once |
 //! |---|---|
 //! | the system call filter | the kernel compiles it each time, and stops every CPU for that |
-//! | the capabilities to drop | forty questions to the kernel |
+//! | the bounding set | thirty calls, 0.04 ms |
 //! | a Landlock domain without paths | the same eight system calls each time |
 //! | the own OOM score | a file to read |
 
@@ -12,17 +12,14 @@ use nix::sys::prctl;
 use super::super::link::{Preparation, SetupFailure};
 use super::child;
 use super::enclosure::refused;
-use super::sandbox::capabilities::Surplus;
 use super::sandbox::landlock::{self, Domain};
-use super::sandbox::{priority, seccomp};
+use super::sandbox::{capabilities, priority, seccomp};
 use crate::task::Namespaces;
 
 /// What each leader finds.
 pub(super) struct Standing {
     /// The leaders' filter is on this process already.
     pub(super) is_filtered: bool,
-    /// What to drop from the bounding set; none if it stays as it is.
-    pub(super) surplus: Option<Surplus>,
     /// The domain, if it doesn't depend on the moment; each leader enters another of it.
     pub(super) domain: Option<Domain>,
     /// This process's OOM score, if it isn't the tasks'. A leader that sets its own sets it for all that
@@ -34,8 +31,10 @@ impl Standing {
     /// Prepares this process for leaders of one kind.
     pub(super) fn of(preparation: &Preparation) -> Result<Self, SetupFailure> {
         // In this order: the filter may deny what the others do.
-        let surplus = preparation.capabilities.as_ref().map(Surplus::beside).transpose();
-        let surplus = surplus.map_err(|error| child::failed("bounding", &error))?;
+        if let Some(keep) = &preparation.capabilities {
+            capabilities::bound(keep, preparation.no_new_privs)
+                .map_err(|error| child::failed("bounding", &error))?;
+        }
         // In a mount namespace of its own each leader has another root.
         let own_root = preparation.enclosure.namespaces.mount;
         let lasting = preparation.landlock.as_ref();
@@ -44,7 +43,7 @@ impl Standing {
         let domain = domain.map_err(|error| child::failed("landlock", &error))?;
         let own_oom_score = own_oom_score().filter(|own| *own != preparation.oom_score_adj);
         let is_filtered = filter(preparation)?;
-        Ok(Self { is_filtered, surplus, domain, own_oom_score })
+        Ok(Self { is_filtered, domain, own_oom_score })
     }
 
     /// Takes back what a leader has set for this process too.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use runlane::exec::{ExitStatus, Launched, Process, Signal};
 
 use super::{Mark, line, sh, spawner};
+use crate::isolation::is_root;
 use crate::support::proc::{MARK, children, is_alive, kill, parent, until};
 
 /// A leader with a child in its group and a daemon outside of it.
@@ -119,6 +120,30 @@ async fn a_leader_that_is_killed_while_it_waits_costs_no_task_and_leaves_nothing
     let mut launched = spawner.launch(&plan).await.expect("another does it");
     let exit = launched.process.wait().await.expect("its end is known");
     assert_eq!(exit.status, ExitStatus::Exited(4));
+}
+
+#[tokio::test]
+async fn who_ends_a_task_without_capabilities_has_them_still() {
+    if !is_root("task-init's capabilities") {
+        return;
+    }
+    let mark = Mark::new();
+    let spawner = spawner().with_spares(1);
+    // Root gets in by a capability only.
+    let root = tempfile::tempdir().expect("a temporary directory");
+    std::os::unix::fs::chown(root.path(), Some(65_534), None).expect("root may do that");
+    let mut plan = sh(&mark, "true");
+    plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
+    plan.sandbox.capabilities = Some(BTreeSet::new());
+    plan.sandbox.no_new_privs = true;
+    let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
+    let first = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    spawner.prepare(&plan.sandbox).await.expect("the spawner starts");
+    until("a spare has its directory", || entries() == 1).await;
+    let init = spares(parent(parent(first.pid)), first.pid)[0];
+    until("its leader is there", || children(init).len() == 1).await;
+    kill(children(init)[0]);
+    until("what it had is removed", || entries() == 0).await;
 }
 
 /// The task-inits that wait for a task, beside that of the leader.

@@ -1,7 +1,7 @@
 //! Capabilities: an upper bound over all five sets.
 //!
-//! What is kept is the list ∩ what the process has. The bounding set is cut to it while CAP_SETPCAP is
-//! there; the others after the identity switch. A program that root executes gets inheritable ∪ bounding,
+//! What is kept is the list ∩ what the process has. task-init cuts the bounding set to it once; its leaders
+//! cut the others, each after the identity switch. A program that root executes gets inheritable ∪ bounding,
 //! which is then what is kept; one that another user executes gets the ambient set, so that is raised.
 //!
 //! A plain user can't cut the bounding set. With no_new_privs that changes nothing: the set only limits
@@ -20,42 +20,36 @@ use nix::unistd::geteuid;
 use super::super::sys;
 use super::StepError;
 
-/// What a process of task-init's takes out of its bounding set. Looked up once, by task-init: each leader
-/// starts with the same set.
-pub(in crate::exec::init) struct Surplus(Vec<u32>);
-
-impl Surplus {
-    /// What isn't kept; also what is newer than any name that we know.
-    ///
-    /// # Errors
-    /// A name isn't a capability's.
-    pub(in crate::exec::init) fn beside(keep: &BTreeSet<String>) -> Result<Self, StepError> {
-        let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
-        // The kernel's own list ends where it doesn't know a number.
-        let known =
-            (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
-        let surplus = known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0);
-        Ok(Self(surplus.map(|(number, _)| number).collect()))
-    }
-
-    /// Drops it from this process's bounding set.
-    ///
-    /// # Errors
-    /// It can't be dropped, and `no_new_privs` won't make that harmless.
-    pub(in crate::exec::init) fn drop_here(&self, no_new_privs: bool) -> Result<(), StepError> {
-        for number in &self.0 {
-            match sys::drop_from_bounding_set(*number) {
-                Err(Errno::EPERM) if no_new_privs => return Ok(()),
-                Err(errno) => {
-                    let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
-                               no_new_privs";
-                    return Err(StepError::new(errno, why));
-                }
-                Ok(()) => {}
+/// Cuts the bounding set of this process, task-init, to what is kept, also by what is newer than any name
+/// that we know. Each leader starts with it: thirty calls that it doesn't make.
+///
+/// What task-init itself executes as root, its aftermath, needs the rest again. So all that it has becomes
+/// inheritable before: that comes through an execve by root whatever the bounding set. [`set`] takes it
+/// from the leaders.
+///
+/// # Errors
+/// A name isn't a capability's. The set can't be cut, and `no_new_privs` won't make that harmless.
+pub(in crate::exec::init) fn bound(
+    keep: &BTreeSet<String>,
+    no_new_privs: bool,
+) -> Result<(), StepError> {
+    let had = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    caps::set(None, CapSet::Inheritable, &had).map_err(failed)?;
+    let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
+    // The kernel's own list ends where it doesn't know a number.
+    let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
+    for (number, _) in known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0) {
+        match sys::drop_from_bounding_set(number) {
+            Err(Errno::EPERM) if no_new_privs => return Ok(()),
+            Err(errno) => {
+                let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
+                           no_new_privs";
+                return Err(StepError::new(errno, why));
             }
+            Ok(()) => {}
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Lets what is kept outlive the identity switch. The flag ends with execve.
