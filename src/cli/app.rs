@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Runtime, RuntimeFlavor};
 
 use super::exit::{self, FAILED, Failure};
 use super::global::GlobalArgs;
@@ -82,7 +82,17 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn start(cli: Cli) -> Result<u8, Failure> {
     let runtime = runtime()
         .map_err(|error| Failure::new(FAILED, format!("cannot start the runtime: {error}")))?;
-    let done = runtime.block_on(perform(cli));
+    let done = match runtime.handle().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => runtime.block_on(perform(cli)),
+        // As one of its tasks: each message would have to wake this thread as well.
+        _ => match runtime.block_on(runtime.spawn(perform(cli))) {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(Failure::of(FAILED, &error)),
+            },
+        },
+    };
     // A read of stdin that nobody waits for must not keep the program.
     runtime.shutdown_background();
     done
