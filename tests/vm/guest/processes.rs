@@ -44,7 +44,8 @@ pub(super) async fn a_fork_bomb_in_a_limited_worker_ends_with_a_cancel() {
     kill(Pid::from_raw(pid), SIGTERM).expect("it runs");
     let output = worker.wait_with_output().await.expect("the worker ends");
     assert!(output.status.success(), "{output:?}");
-    assert!(cage.is_empty(), "{output:?}");
+    // The worker's spawner ends a moment after it. A bomb wouldn't end at all.
+    until("nothing is left", || cage.is_empty()).await;
 }
 
 pub(super) async fn a_killed_workers_tasks_end() {
