@@ -33,8 +33,12 @@ pub(in crate::exec::init) fn bound(
     keep: &BTreeSet<String>,
     no_new_privs: bool,
 ) -> Result<(), StepError> {
-    let had = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    caps::set(None, CapSet::Inheritable, &had).map_err(failed)?;
+    let read = |set| caps::read(None, set).map_err(failed);
+    // What is beyond the bounding set already doesn't come through an execve, and can't be made to.
+    let is_bounded = |own: &Capability| sys::in_bounding_set(own.index().into()) == Some(true);
+    let own = read(CapSet::Permitted)?.into_iter().filter(is_bounded);
+    let inheritable = own.chain(read(CapSet::Inheritable)?).collect();
+    caps::set(None, CapSet::Inheritable, &inheritable).map_err(failed)?;
     let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
     // The kernel's own list ends where it doesn't know a number.
     let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
