@@ -67,31 +67,32 @@ impl Show {
             (FollowEvent::Chunk(chunk), Form::Raw) => {
                 say::patiently(chunk.stream, chunk.data.clone()).await
             }
-            (FollowEvent::Chunk(chunk), Form::Json) => {
-                say::patiently(Stream::Stdout, say::json_line(&chunk_line(chunk))?.into()).await
-            }
+            (FollowEvent::Chunk(chunk), Form::Json) => line(chunk_line(chunk)).await,
             (FollowEvent::Gap(gap), Form::Raw) => {
                 // Incomplete output is told even when asked to be quiet.
                 say::note(gap_text(gap));
                 Ok(())
             }
-            (FollowEvent::Gap(gap), Form::Json) => say::json(&Line::Gap {
-                attempt: gap.attempt,
-                stream: gap.stream,
-                offset: gap.offset,
-                bytes: gap.bytes,
-                reason: reason(gap.reason),
-            }),
+            (FollowEvent::Gap(gap), Form::Json) => {
+                line(Line::Gap {
+                    attempt: gap.attempt,
+                    stream: gap.stream,
+                    offset: gap.offset,
+                    bytes: gap.bytes,
+                    reason: reason(gap.reason),
+                })
+                .await
+            }
             (FollowEvent::Status(event), Form::Raw) => {
                 self.status(event);
                 Ok(())
             }
-            (FollowEvent::Status(event), Form::Json) => say::json(&Line::Status { event }),
+            (FollowEvent::Status(event), Form::Json) => line(Line::Status { event }).await,
             (FollowEvent::Outcome(outcome), Form::Raw) => {
                 self.outcome(outcome);
                 Ok(())
             }
-            (FollowEvent::Outcome(outcome), Form::Json) => say::json(&Line::Outcome { outcome }),
+            (FollowEvent::Outcome(outcome), Form::Json) => line(Line::Outcome { outcome }).await,
             (FollowEvent::Unreachable(error), _) => {
                 self.note(format!("NATS doesn't answer, trying on ({error})"));
                 Ok(())
@@ -142,6 +143,10 @@ impl Show {
             self.note(format!("task {} {}", outcome.id, text::ended(outcome)));
         }
     }
+}
+
+async fn line(line: Line<'_>) -> Result<(), Failure> {
+    say::patiently(Stream::Stdout, say::json_line(&line)?.into()).await
 }
 
 fn chunk_line(chunk: &OutputChunk) -> Line<'_> {

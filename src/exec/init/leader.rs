@@ -143,7 +143,7 @@ impl Leader<'_> {
     }
 
     /// Gives up what neither this process nor the task needs. Later steps switch the user and cut the
-    /// other capabilities, for which these don't stand in the way.
+    /// capabilities, for which these don't stand in the way.
     fn give_up_privileges(&self) -> Result<(), SetupFailure> {
         let Preparation { no_new_privs, seccomp, .. } = self.preparation;
         if *no_new_privs {

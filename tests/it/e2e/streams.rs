@@ -95,14 +95,20 @@ async fn a_reader_that_stops_for_long_keeps_its_connection() {
     // The server leaves a client that takes nothing for so long.
     let site = Site::with_server_config("write_deadline: \"500ms\"").await;
     let _worker = site.worker("w", "").await;
-    let script = format!("head -c {BYTES} /dev/zero");
-    let mut follower = site.spawn(&["run", "--id", "much", "--", "sh", "-c", &script]);
-    let mut stdout = follower.stdout.take().expect("stdout is a pipe");
-    stdout.read_u8().await.expect("the task writes");
-    assert_eq!(site.wait("much").await, 0);
-    sleep(Duration::from_secs(2)).await;
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).await.expect("the pipe can be read");
-    let ended = ended(follower).await;
-    assert_eq!((1 + rest.len(), code(&ended), err(&ended)), (BYTES, 0, String::new()));
+    let script = format!("head -c {BYTES} /dev/zero | tr '\\0' Q");
+    for (id, form) in [("raw", &[][..]), ("json", &["--json"])] {
+        let args = [&["run", "--id", id], form, &["--", "sh", "-c", &script]].concat();
+        let mut follower = site.spawn(&args);
+        let mut stdout = follower.stdout.take().expect("stdout is a pipe");
+        stdout.read_u8().await.expect("the task writes");
+        assert_eq!(site.wait(id).await, 0);
+        sleep(Duration::from_secs(2)).await;
+        let mut rest = Vec::new();
+        stdout.read_to_end(&mut rest).await.expect("the pipe can be read");
+        let ended = ended(follower).await;
+        assert_eq!((code(&ended), err(&ended)), (0, String::new()), "{id}");
+        // One was read before; in JSON that was a bracket.
+        let bytes = rest.iter().filter(|byte| **byte == b'Q').count() + usize::from(id == "raw");
+        assert_eq!(bytes, BYTES, "{id}");
+    }
 }

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use runlane::exec::{ExitStatus, Launched, Process, Signal};
+use runlane::exec::{ExitStatus, Launched, Process, Signal, Spawner};
+use runlane::task::LaunchPlan;
 
 use super::{Mark, line, sh, spawner};
 use crate::isolation::is_root;
@@ -109,14 +111,7 @@ async fn a_leader_that_is_killed_while_it_waits_costs_no_task_and_leaves_nothing
     let root = tempfile::tempdir().expect("a temporary directory");
     let mut plan = sh(&mark, "exit 4");
     plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
-    let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
-    let first = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
-    spawner.prepare(&plan.sandbox).await.expect("the spawner starts");
-    until("a spare has its directory", || entries() == 1).await;
-    let init = spares(parent(parent(first.pid)), first.pid)[0];
-    until("its leader is there", || children(init).len() == 1).await;
-    kill(children(init)[0]);
-    until("what it had is removed", || entries() == 0).await;
+    kill_a_waiting_leader(&spawner, &mark, &plan, root.path()).await;
     let mut launched = spawner.launch(&plan).await.expect("another does it");
     let exit = launched.process.wait().await.expect("its end is known");
     assert_eq!(exit.status, ExitStatus::Exited(4));
@@ -136,8 +131,13 @@ async fn who_ends_a_task_without_capabilities_has_them_still() {
     plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
     plan.sandbox.capabilities = Some(BTreeSet::new());
     plan.sandbox.no_new_privs = true;
-    let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
-    let first = spawner.launch(&sh(&mark, "sleep 1000")).await.expect("sh can be launched");
+    kill_a_waiting_leader(&spawner, &mark, &plan, root.path()).await;
+}
+
+/// Kills the leader of a spare for a plan, and waits until nothing of it is left in the work root.
+async fn kill_a_waiting_leader(spawner: &Spawner, mark: &Mark, plan: &LaunchPlan, root: &Path) {
+    let entries = || std::fs::read_dir(root).expect("it is there").count();
+    let first = spawner.launch(&sh(mark, "sleep 1000")).await.expect("sh can be launched");
     spawner.prepare(&plan.sandbox).await.expect("the spawner starts");
     until("a spare has its directory", || entries() == 1).await;
     let init = spares(parent(parent(first.pid)), first.pid)[0];

@@ -86,7 +86,7 @@ pub(super) async fn a_task_over_pids_max_gets_eagain() {
 pub(super) async fn a_task_at_a_fifth_of_a_cpu_uses_a_fifth() {
     let fifth = CpuMax { quota_us: 20_000, period_us: 100_000 };
     let share = cpu_share(CgroupLimits { cpu_max: Some(fifth), ..CgroupLimits::default() }).await;
-    assert!((0.05..0.3).contains(&share), "{share}");
+    assert!((0.1..0.3).contains(&share), "{share}");
     // Not nearly 1: the machine's own host may be busy.
     let control = cpu_share(CgroupLimits::default()).await;
     assert!(control > 2.0 * share, "{control}, and {share} with the limit");

@@ -38,14 +38,15 @@ pub(super) async fn pid_hoppers_end_with_a_cancel() {
 /// The limit is that of the whole worker, from outside: without any, the worker gets no CPU either.
 pub(super) async fn a_fork_bomb_in_a_limited_worker_ends_with_a_cancel() {
     let cage = Group::new("bomb", &[("pids.max", "60")]);
+    let before = others();
     let worker = worker(&cage, BOMB).await;
     until("the bomb has hit the limit", || cage.number("pids.events", "max ") > 0).await;
     let pid = worker.id().expect("it runs").cast_signed();
     kill(Pid::from_raw(pid), SIGTERM).expect("it runs");
     let output = worker.wait_with_output().await.expect("the worker ends");
+    assert_eq!(strangers(&before), BTreeSet::new(), "{output:?}");
     assert!(output.status.success(), "{output:?}");
-    // The worker's spawner ends a moment after it. A bomb wouldn't end at all.
-    until("nothing is left", || cage.is_empty()).await;
+    until("the worker's spawner has ended too", || cage.is_empty()).await;
 }
 
 pub(super) async fn a_killed_workers_tasks_end() {
