@@ -15,6 +15,7 @@ use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::along::{self, Along, Message};
 use super::error::BusError;
 use super::message::{
     Headers, Incoming, Page, RawMessage, Stored, decode, direct_message, incoming,
@@ -39,6 +40,7 @@ struct Inner {
     context: jetstream::Context,
     api_prefix: String,
     subjects: Subjects,
+    along: Along,
 }
 
 /// A compare-and-set's answer when it is clear.
@@ -76,7 +78,8 @@ impl Bus {
         api_prefix: String,
         subjects: Subjects,
     ) -> Self {
-        Self { inner: Arc::new(Inner { client, context, api_prefix, subjects }) }
+        let along = Along::default();
+        Self { inner: Arc::new(Inner { client, context, api_prefix, subjects, along }) }
     }
 
     /// Returns the names in use.
@@ -142,11 +145,28 @@ impl Bus {
         }
     }
 
-    /// Publishes without a confirmation: for answers, for acks whose loss a redelivery repairs, and for
-    /// messages that a later one confirms (see [`Bus::connections`]).
+    /// Publishes without a confirmation: for answers.
     pub async fn send(&self, subject: String, payload: Bytes) -> Result<(), BusError> {
         let sent = self.inner.client.publish(subject, payload).await;
         sent.map_err(|error| BusError::Broken(error.to_string()))
+    }
+
+    /// Publishes without a confirmation, before the next request or soon after: for acks whose loss a
+    /// redelivery repairs, and for messages that a later one confirms (see [`Bus::connections`]). Needs
+    /// [`super::along::run`] where no request may follow.
+    pub async fn send_along(&self, subject: String, payload: Bytes) {
+        self.inner.along.add(Message { subject: subject.into(), reply: None, payload }).await;
+    }
+
+    /// Returns when another request is about to be made, or in a millisecond or two: one that is made then
+    /// costs no write of its own. For a request that is in no hurry.
+    pub async fn company(&self) {
+        self.inner.along.company().await;
+    }
+
+    /// What waits for the next request.
+    pub(super) fn along(&self) -> &Along {
+        &self.inner.along
     }
 
     /// Counts the connections that were made so far. While the number stays, a single server has stored
@@ -224,6 +244,7 @@ impl Bus {
 
     /// Hands everything that was sent before to the socket.
     pub async fn flush(&self) -> Result<(), BusError> {
+        self.inner.along.leave(&self.inner.client).await;
         match tokio::time::timeout(REQUEST_TIMEOUT, self.inner.client.flush()).await {
             Ok(done) => done.map_err(|error| BusError::Broken(error.to_string())),
             Err(_) => Err(BusError::Unclear(REQUEST_TIMEOUT)),
@@ -252,18 +273,25 @@ impl Bus {
         decode(&self.request(subject, None, payload.into()).await?)
     }
 
-    /// Asks for a pull; the answers go to `inbox`.
+    /// Asks for a pull, at once or along with the next request; the answers go to `inbox`.
     pub(crate) async fn pull(
         &self,
         stream: &str,
         consumer: &str,
         inbox: String,
         ask: &impl Serialize,
+        is_urgent: bool,
     ) -> Result<(), BusError> {
         let payload = serde_json::to_vec(ask).map_err(|e| BusError::Broken(e.to_string()))?;
         let subject = format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.inner.api_prefix);
-        let sent = self.inner.client.publish_with_reply(subject, inbox, payload.into()).await;
-        sent.map_err(|error| BusError::Broken(error.to_string()))
+        let reply = Some(inbox.into());
+        let message = Message { subject: subject.into(), reply, payload: payload.into() };
+        self.inner.along.add(message).await;
+        if is_urgent {
+            along::after_others().await;
+            self.inner.along.leave(&self.inner.client).await;
+        }
+        Ok(())
     }
 
     async fn request(
@@ -272,6 +300,8 @@ impl Bus {
         headers: Option<Headers>,
         payload: Bytes,
     ) -> Result<Bytes, BusError> {
+        along::after_others().await;
+        self.inner.along.leave(&self.inner.client).await;
         let mut request = Request::new().payload(payload.clone()).timeout(Some(REQUEST_TIMEOUT));
         if let Some(Headers(headers)) = headers {
             request = request.headers(headers);

@@ -99,7 +99,7 @@ impl ChoreQueue {
     async fn pull(&mut self) {
         let ask = serde_json::json!({ "batch": BATCH, "expires": EXPIRES.as_nanos() as u64 });
         let ChoreSource { stream, consumer, .. } = &self.source;
-        if let Err(error) = self.bus.pull(stream, consumer, self.inbox.clone(), &ask).await {
+        if let Err(error) = self.bus.pull(stream, consumer, self.inbox.clone(), &ask, true).await {
             tracing::debug!(%error, consumer, "nothing is pulled now; trying again");
         }
         self.left = BATCH;

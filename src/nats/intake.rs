@@ -71,6 +71,8 @@ pub struct Room {
     pub free: usize,
     /// How many messages of the intake this number accounts for; the others are still on their way.
     pub taken: u64,
+    /// Whether a place is empty: then it is asked for at once, and with the next request otherwise.
+    pub is_urgent: bool,
 }
 
 /// What the intake tells the worker.
@@ -312,6 +314,7 @@ impl Intake {
     async fn pull(&mut self) -> Result<(), BusError> {
         self.inputs.room.mark_unchanged();
         let heartbeat = heartbeat(self.lanes.len());
+        let is_urgent = self.inputs.room.borrow().is_urgent;
         for (id, batch) in self.shares(self.room()) {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             self.pulls += 1;
@@ -321,7 +324,7 @@ impl Intake {
             let ask = PullRequest { batch, wait, no_wait: lane.hot };
             let subjects = self.bus.subjects();
             let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&id));
-            self.bus.pull(&stream, &consumer, inbox, &ask).await?;
+            self.bus.pull(&stream, &consumer, inbox, &ask, is_urgent).await?;
             let (number, heard) = (self.pulls, Instant::now());
             lane.pull = Pull::Waiting { number, left: batch, heard, heartbeat };
         }

@@ -2,12 +2,14 @@
 //! order; it decides nothing about tasks.
 //!
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
+//! `along` lets messages that nobody waits for travel with others.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
 //! `status_log` keeps a task's chain, `publisher` stores output, `slots` keeps who has a slot, `cancel` hears cancel requests as they
 //! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
 //! requests. `connect` opens a connection from `settings` or a `context` of the nats
 //! CLI; `link` says how it is, and `version` what the server must be.
 
+pub mod along;
 pub mod bus;
 pub mod cancel;
 pub mod chores;

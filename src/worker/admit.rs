@@ -27,15 +27,17 @@
 
 mod checks;
 mod places;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio::time::{Instant, sleep_until};
 
 use self::checks::replaced_by;
+pub(super) use self::turns::Turns;
 use super::lease::Lease;
 use super::run::RunInputs;
 use super::shared::Shared;
@@ -118,6 +120,7 @@ pub(super) async fn admit(
         catch_up: CATCH_UP.len(),
         checked: false,
         gone: Vec::new(),
+        turn: None,
     };
     line.stand().await
 }
@@ -173,6 +176,8 @@ struct Line<'a> {
     checked: bool,
     /// Holds that are void.
     gone: Vec<SlotHolder>,
+    /// Held while it looks.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Line<'_> {
@@ -290,8 +295,9 @@ impl Line<'_> {
     }
 
     /// Reads the record and does what it leads to, until that is written or nothing is to be.
-    async fn look(&mut self) -> Result<Look, BusError> {
+    async fn look_in_turn(&mut self) -> Result<Look, BusError> {
         loop {
+            self.take_turn().await;
             let SlotEntry { seq, record } = self.shared.slots.read(&self.request.name).await?;
             (self.known, self.read_at) = (record, Instant::now());
             let facts = Facts { gone: &self.gone, now: Timestamp::now() };
@@ -355,6 +361,7 @@ impl Line<'_> {
 
     async fn on_room(&mut self, hold: Option<SlotRecord>) -> Result<Step, BusError> {
         if self.place == Place::Waiting {
+            self.turn = None;
             return Ok(self.run_place().await.map_or(Step::Again, Step::Done));
         }
         if hold.is_none() {

@@ -2,10 +2,10 @@
 //!
 //! * Only while tasks are short: the last runs here took less than [`SHORT`] on average. A pull costs a
 //!   longer one nothing that anybody would notice.
-//! * At most as many as can run, each for at most [`PATIENCE`]: then it is handed back, for any worker at
-//!   once, and nothing is fetched ahead until runs have been short again.
+//! * At most as many as can run, or [`LEAST`] if they are very short, each for at most [`PATIENCE`]: then it
+//!   is handed back, for any worker at once, and nothing is fetched ahead until runs have been short again.
 //! * Nothing of such a task is done here: it isn't taken, so a cancel or another worker may come first.
-//! * Asked for in halves of the capacity: one pull brings several.
+//! * Asked for in halves of that: one pull brings several.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,6 +23,10 @@ const LONG: Duration = Duration::from_millis(80);
 const WEIGHT: u32 = 8;
 /// How long a task may wait here for a place while another worker might have one.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How many wait at a worker with few places, if half the patience is enough for them: a pull for each
+/// would be a message for each.
+const LEAST: usize = 4;
 
 /// A delivery, and when it came.
 pub(super) struct Fetched {
@@ -61,19 +65,32 @@ impl Ahead {
         self.average = (self.average * (WEIGHT - 1) + time.min(LONG)) / WEIGHT;
     }
 
+    /// Whether runs are short at present.
+    pub(super) fn are_short(&self) -> bool {
+        self.average < SHORT
+    }
+
     /// How many tasks to ask for when `free` can run at once.
     pub(super) fn room(&self, free: usize) -> usize {
         // Where nothing runs, there is no place that a pull could come too late for.
-        if self.average >= SHORT || free >= self.capacity {
+        if !self.are_short() || free >= self.capacity {
             return free;
         }
-        let missing = free + self.capacity.saturating_sub(self.waiting.len());
-        if missing < self.capacity.div_ceil(2) { 0 } else { missing }
+        let most = self.most();
+        let missing = free + most.saturating_sub(self.waiting.len());
+        if missing < most.div_ceil(2) { 0 } else { missing }
+    }
+
+    /// How many may wait.
+    fn most(&self) -> usize {
+        let average = self.average.as_micros().max(1);
+        let soon = (PATIENCE / 2).as_micros() * self.capacity as u128 / average;
+        if soon >= LEAST as u128 { self.capacity.max(LEAST) } else { self.capacity }
     }
 
     /// Whether one more may wait.
     pub(super) fn has_room(&self) -> bool {
-        self.average < SHORT && self.waiting.len() < self.capacity
+        self.are_short() && self.waiting.len() < self.most()
     }
 
     /// Takes a delivery for which there is no place.

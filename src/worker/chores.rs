@@ -72,7 +72,10 @@ async fn settle(client: Client, sort: Sort, chore: Chore) {
         Sort::Due => due::settle(&client, &chore).await,
     };
     let answered = match progress {
-        Ok(Progress::Settled) => chore.handle.ack(client.bus()).await,
+        Ok(Progress::Settled) => {
+            chore.handle.ack(client.bus()).await;
+            Ok(())
+        }
         Ok(Progress::Again(delay)) => chore.handle.nak(client.bus(), delay).await,
         Err(error) => {
             tracing::warn!(subject = %chore.subject, %error, "a step failed; it is tried again");

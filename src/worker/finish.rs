@@ -165,11 +165,16 @@ pub(super) async fn conclude(
     outcome: &Outcome,
     slot: Option<&str>,
 ) -> Result<(), BusError> {
+    // The next tasks' records are about to be sent, so nobody waits much longer for this one.
+    if *shared.is_crowded.borrow() {
+        shared.bus.company().await;
+    }
     // Before the ack: while the message is there, a redelivery repairs what was left undone.
     let ((), published) =
         tokio::join!(shared.release(slot, &outcome.id), publish_outcome(shared, outcome));
     published?;
-    handle.ack(&shared.bus).await
+    handle.ack(&shared.bus).await;
+    Ok(())
 }
 
 /// The same for a record that was found: its outcome may be there already.
@@ -181,7 +186,8 @@ pub(super) async fn conclude_found(
 ) -> Result<(), BusError> {
     shared.log.ensure_outcome(outcome).await?;
     shared.release(slot, &outcome.id).await;
-    handle.ack(&shared.bus).await
+    handle.ack(&shared.bus).await;
+    Ok(())
 }
 
 async fn publish_outcome(shared: &Shared, outcome: &Outcome) -> Result<(), BusError> {

@@ -48,6 +48,7 @@ pub(super) struct LoopParts {
     pub(super) capacity: usize,
     pub(super) drain_timeout: Duration,
     pub(super) room: watch::Sender<Room>,
+    pub(super) crowded: watch::Sender<bool>,
     pub(super) closing: watch::Sender<bool>,
     pub(super) pulled: mpsc::Receiver<Pulled>,
     pub(super) cancels: Cancels,
@@ -157,8 +158,11 @@ impl MainLoop {
             Drain::Wait | Drain::Stop | Drain::Kill => 0,
         };
         metrics::tasks_running(self.places.running());
-        let room = Room { free, taken: self.taken };
+        let is_urgent = self.places.room() > 0;
+        let room = Room { free, taken: self.taken, is_urgent };
         self.parts.room.send_if_modified(|known| std::mem::replace(known, room) != room);
+        let crowded = self.places.room() == 0 && self.ahead.are_short();
+        self.parts.crowded.send_if_modified(|known| std::mem::replace(known, crowded) != crowded);
     }
 
     fn on_pulled(&mut self, pulled: Option<Pulled>) {

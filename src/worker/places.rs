@@ -19,6 +19,9 @@ use crate::wire::TaskId;
 /// Waiting places per run place, and at least.
 const WAITING_PER_RUN: usize = 4;
 const LEAST_WAITING: usize = 16;
+/// Ends that may be stored at once beside those that run, at least: one that waits for company must not keep
+/// a place.
+const LEAST_OVER: usize = 8;
 /// Requests on their way to the loop; a run waits when they are full, which delays only itself.
 const ASKS: usize = 64;
 
@@ -46,7 +49,7 @@ pub(super) struct Places {
     // All tasks here, in both sorts of places; the loop says when one comes and goes.
     here: usize,
     waiting: HashSet<TaskId>,
-    // As many as run at most: while the server is away, ends must not pile up.
+    // As many as run at most, or a few: while the server is away, ends must not pile up.
     over: HashSet<TaskId>,
     returning: VecDeque<(TaskId, oneshot::Sender<()>)>,
     closing: bool,
@@ -109,7 +112,7 @@ impl Places {
             }
             Ask::Run(id, reply) if !self.closing => self.returning.push_back((id, reply)),
             Ask::Over(id) => {
-                if self.over.len() < self.capacity {
+                if self.over.len() < self.capacity.max(LEAST_OVER) {
                     self.over.insert(id);
                 }
             }
@@ -189,17 +192,20 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_over_makes_room_once_and_as_many_as_can_run() {
+    fn a_task_that_is_over_makes_room_once_and_a_bounded_number_of_them() {
         let mut places = Places::new(1);
+        for n in 0..LEAST_OVER {
+            places.enter();
+            assert_eq!((places.running(), places.room()), (1, 0), "{n}");
+            places.on(Ask::Over(id(n)));
+            assert_eq!((places.running(), places.room()), (0, 1), "{n}");
+        }
         places.enter();
-        places.on(Ask::Over(id(1)));
-        assert_eq!((places.running(), places.room()), (0, 1));
-        places.enter();
-        places.on(Ask::Over(id(2)));
-        assert_eq!((places.running(), places.room()), (1, 0), "the first end isn't stored yet");
-        places.leave(&id(1));
+        places.on(Ask::Over(id(LEAST_OVER)));
+        assert_eq!((places.running(), places.room()), (1, 0), "too many ends aren't stored yet");
+        places.leave(&id(0));
         assert_eq!((places.running(), places.room()), (1, 0));
-        places.leave(&id(2));
+        places.leave(&id(LEAST_OVER));
         assert_eq!((places.running(), places.room()), (0, 1));
     }
 

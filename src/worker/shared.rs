@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::admit::Turns;
 use super::lanes::Lanes;
 use super::places::Ask;
 use super::runner::{LineLog, Router};
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     pub(super) slots: Slots,
     /// Changes of slots as they are heard.
     pub(super) slot_changes: broadcast::Sender<Arc<SlotRecord>>,
+    /// Whose turn it is to look at a slot.
+    pub(super) turns: Turns,
     /// Where runs ask for another sort of place.
     pub(super) places: mpsc::Sender<Ask>,
     pub(super) publisher: OutputPublisher,
@@ -33,6 +36,8 @@ pub(super) struct Shared {
     pub(super) spawner: Spawner,
     pub(super) router: Arc<Router>,
     pub(super) lanes: watch::Receiver<Lanes>,
+    /// Whether short tasks follow each other here, with no place left empty.
+    pub(super) is_crowded: watch::Receiver<bool>,
 }
 
 impl Shared {

@@ -23,6 +23,7 @@ use super::service;
 use super::shared::Shared;
 use super::spool::Spool;
 use crate::exec::Spawner;
+use crate::nats::along;
 use crate::nats::presence::PRESENCE_INTERVAL;
 use crate::nats::topology::{self, TopologyError, TopologySettings};
 use crate::nats::{
@@ -103,18 +104,19 @@ impl Worker {
         bus: Bus,
         link: watch::Receiver<Link>,
         spawner: Spawner,
-        settings: WorkerSettings,
+        mut settings: WorkerSettings,
     ) -> Result<Self, WorkerError> {
         if let Some(manage) = &settings.manage {
             topology::ensure(&bus, manage).await?;
         }
-        let router = Arc::new(Router::new(&settings.labels, settings.runners)?);
+        let router =
+            Arc::new(Router::new(&settings.labels, std::mem::take(&mut settings.runners))?);
         prepare_first_tasks(&spawner, &router).await;
         let mut services = JoinSet::new();
         let pulling =
             pull(&mut services, &bus, &link, &router, settings.capacity, settings.max_lanes);
         let lanes = pulling.lanes;
-        let spool = Spool::new(settings.state_dir);
+        let spool = Spool::new(settings.state_dir.take());
         let log = StatusLog::new(bus.clone());
         let submissions = settings.submit_service.then_some(&settings.worker);
         spawn_helpers(&mut services, &bus, &log, &spool, submissions);
@@ -122,18 +124,14 @@ impl Worker {
         let heard = SlotChanges::listen(&bus).await?;
         services.spawn(admit::forward(heard, slot_changes.clone()));
         let (places, asks) = places::asks();
-        let record = presence(
-            &settings.worker,
-            settings.capacity,
-            &settings.labels,
-            &router,
-            &settings.host,
-        );
+        let (crowded, is_crowded) = watch::channel(false);
+        let record = presence(&settings, &router);
         let (drain, drain_rx) = watch::channel(Drain::No);
         let parts = LoopParts {
             capacity: settings.capacity.get(),
             drain_timeout: settings.drain_timeout,
             room: pulling.room,
+            crowded,
             closing: pulling.closing,
             pulled: pulling.pulled,
             cancels: Cancels::listen(&bus).await?,
@@ -147,6 +145,7 @@ impl Worker {
                 log,
                 slots: Slots::new(bus.clone()),
                 slot_changes,
+                turns: admit::Turns::default(),
                 places,
                 publisher: OutputPublisher::new(bus.clone()),
                 bus: bus.clone(),
@@ -154,6 +153,7 @@ impl Worker {
                 spawner,
                 router,
                 lanes,
+                is_crowded,
             }),
         };
         let mut main = JoinSet::new();
@@ -273,6 +273,7 @@ fn spawn_helpers(
     spool: &Spool,
     submissions: Option<&WorkerId>,
 ) {
+    services.spawn(along::run(bus.clone()));
     services.spawn(log.clone().watch_replicas());
     services.spawn(spool.clone().recover(bus.clone()));
     services.spawn(chores::run(bus.clone(), Sort::Cancels));
@@ -299,27 +300,21 @@ async fn prepare_first_tasks(spawner: &Spawner, router: &Router) {
     }
 }
 
-fn presence(
-    worker: &WorkerId,
-    capacity: NonZeroUsize,
-    labels: &BTreeMap<String, String>,
-    router: &Router,
-    host: &Host,
-) -> WorkerPresence {
+fn presence(settings: &WorkerSettings, router: &Router) -> WorkerPresence {
     let hostname = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let now = Timestamp::now();
     WorkerPresence {
-        worker: worker.clone(),
+        worker: settings.worker.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         hostname: hostname.unwrap_or_default(),
         pid: std::process::id(),
         state: WorkerState::Ready,
-        capacity: u32::try_from(capacity.get()).unwrap_or(u32::MAX),
+        capacity: u32::try_from(settings.capacity.get()).unwrap_or(u32::MAX),
         running: 0,
-        labels: labels.clone(),
+        labels: settings.labels.clone(),
         runners: router.presence(),
         lanes: Vec::new(),
-        features: features(host),
+        features: features(&settings.host),
         started_at: now,
         seen_at: now,
     }

@@ -1,5 +1,6 @@
 //! Integration tests: real processes, real nats-servers, the real binary.
 
+mod along;
 mod bench;
 mod cgroup;
 mod cli;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use jiff::Timestamp;
 use runlane::nats::{Headers, topology};
 use runlane::wire::{
     Kind, LaneId, LaneRecord, Phase, Selector, StatusEvent, StopReason, Stream, SubmitReply, TaskId,
@@ -242,6 +243,27 @@ async fn a_task_in_the_wrong_lane_is_moved_to_its_own() {
     let outcome = fleet.outcome(&id).await;
     assert_eq!(outcome.phase, Phase::Succeeded);
     assert_ne!(outcome.lane, Some(LaneId::default_lane()));
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_queued_task_that_may_start_soon_stays_in_the_queue_until_then() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let not_before = Timestamp::now() + Duration::from_secs(2);
+    let id =
+        fleet.publish("soon", shell_spec("", &format!("\"notBefore\":\"{not_before}\","))).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let subjects = fleet.bus.subjects();
+    let (queue, timers) = (subjects.queue_stream(), subjects.schedule_stream());
+    let queued = fleet.bus.read_last(&queue, &subjects.queue_task(&id)).await;
+    assert!(queued.expect("the server answers").is_some());
+    let timer = fleet.bus.read_last(&timers, &subjects.schedule_task(&id)).await;
+    assert!(timer.expect("the server answers").is_none());
+    let started = fleet.outcome(&id).await.started_at.expect("it ran");
+    assert!(started >= not_before, "{started}, not before {not_before}");
+    assert_eq!(fleet.events(&id).await.len(), 2);
     fleet.queue_is_empty().await;
 }
 

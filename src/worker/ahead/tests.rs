@@ -67,6 +67,26 @@ fn at_most_as_many_wait_as_can_run_and_they_are_asked_for_in_halves() {
 }
 
 #[test]
+fn a_worker_with_one_place_fetches_several_if_half_the_patience_is_enough_for_them() {
+    let mut ahead = after_short_runs(1);
+    assert_eq!((ahead.room(0), ahead.room(1)), (LEAST, 1));
+    for seq in 1..=4 {
+        assert!(ahead.has_room(), "{seq}");
+        ahead.push(fetched(seq));
+    }
+    assert!(!ahead.has_room());
+    ahead.pop();
+    assert_eq!(ahead.room(0), 0, "one is missing, of four");
+    ahead.pop();
+    assert_eq!(ahead.room(0), 2);
+    let mut ahead = Ahead::new(1);
+    for _ in 0..50 {
+        ahead.ran(SHORT * 3 / 4);
+    }
+    assert_eq!(ahead.room(0), 1);
+}
+
+#[test]
 fn an_idle_worker_asks_for_what_it_can_run() {
     assert_eq!(after_short_runs(4).room(4), 4);
 }

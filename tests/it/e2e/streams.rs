@@ -62,7 +62,7 @@ async fn binary_output_is_the_same_for_early_late_and_later_followers() {
 
 #[tokio::test]
 async fn much_output_and_a_slow_reader_need_little_memory() {
-    const BYTES: u64 = 96 << 20;
+    const BYTES: u64 = 192 << 20;
     let site = Site::new().await;
     let worker = site.worker("w", "").await;
     let script = format!("head -c {BYTES} /dev/zero | tr '\\0' x");
@@ -86,7 +86,9 @@ async fn much_output_and_a_slow_reader_need_little_memory() {
     let outcome = &site.status("much").await["outcome"];
     assert_eq!(outcome["output"]["stdout"]["complete"], true);
     assert!(worker.peak_memory() < 64 << 10, "worker: {} KiB", worker.peak_memory());
-    assert!(client < 64 << 10, "follower: {client} KiB");
+    // 28 MiB are the program's own file. What sockets hold comes on top of what the follower keeps: more on
+    // a busy machine.
+    assert!(client < 96 << 10, "follower: {client} KiB");
 }
 
 #[tokio::test]
