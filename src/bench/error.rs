@@ -26,6 +26,12 @@ pub enum BenchError {
     /// The private server can't be started.
     #[error(transparent)]
     Server(#[from] DevServerError),
+    /// The private server ended.
+    #[error("nats-server has ended in the middle; its log ends with: {log}")]
+    ServerEnded {
+        /// The last lines of its log.
+        log: String,
+    },
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -16,6 +16,7 @@
 //! | file | has |
 //! |---|---|
 //! | `site`, `namespace`, `worker` | where it runs: server, streams, worker processes; all of it ends with the site |
+//! | `server_watch` | notices that the server has ended |
 //! | `helper` | small processes of this program that the limits are measured with |
 //! | `limits` | what the machine can do without runlane |
 //! | `throughput`, `latency`, `output`, `cancel`, `submit`, `idle` | the scenarios |
@@ -36,6 +37,7 @@ mod namespace;
 mod output;
 mod proc;
 mod report;
+mod server_watch;
 mod site;
 mod stats;
 mod submit;
@@ -52,6 +54,7 @@ pub use latency::{Latency, LatencyOptions, latency};
 pub use limits::{Limits, LimitsOptions, limits};
 pub use output::{Output, OutputOptions, output};
 pub use report::{FORMAT, Report};
+pub use server_watch::ServerWatch;
 pub use site::{Place, Site, SiteOptions};
 pub use stats::Spread;
 pub use submit::{SubmitBenchOptions, SubmitRate, submit};

@@ -211,6 +211,11 @@ impl Site {
         self.workers.iter().filter_map(WorkerProcess::spawner).collect()
     }
 
+    /// The server, if it is the site's own.
+    pub(super) fn own_server(&self) -> Option<&DevServer> {
+        self.server.as_ref()
+    }
+
     /// The server's process; none: it isn't the site's own.
     pub(super) fn server_pid(&self) -> Option<u32> {
         self.server.as_ref().map(DevServer::pid)

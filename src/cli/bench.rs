@@ -238,10 +238,22 @@ pub(super) async fn run(global: &GlobalArgs, args: &BenchArgs) -> Result<u8, Fai
     let options = place::options(global, &args.common).await?;
     let mut stops = Stops::listen()?;
     let mut site = Site::new(options)?;
-    // Cancel safe: what a broken off scenario has started is ended with the site.
-    let measured = tokio::select! {
-        measured = measure(global, args, &sizes, &mut site) => measured,
-        () = stops.next() => Err(Failure::new(CANCELED, "interrupted; ending what was started")),
+    let interrupted = || Failure::new(CANCELED, "interrupted; ending what was started");
+    // Cancel safe: what a broken off start or scenario has started is ended with the site.
+    let opened = tokio::select! {
+        opened = site.open() => opened.map(|()| site.watch_server()).map_err(Failure::from),
+        () = stops.next() => Err(interrupted()),
+    };
+    let measured = match opened {
+        Ok(server) => tokio::select! {
+            measured = measure(global, args, &sizes, &mut site) => measured.map_err(|failure| {
+                // The reason of all that fails after it.
+                server.has_ended().map_or(failure, Failure::from)
+            }),
+            ended = server.ended() => Err(ended.into()),
+            () = stops.next() => Err(interrupted()),
+        },
+        Err(failure) => Err(failure),
     };
     let tidied = tidy(global, &mut site, measured.is_ok()).await;
     let closed = site.close().await;
@@ -262,7 +274,6 @@ async fn measure(
     site: &mut Site,
 ) -> Result<Report, Failure> {
     let say = |text: &str| global.note(text);
-    site.open().await?;
     warn(global, site).await;
     let mut report = Report::new(site.facts().await, sizes.rounds);
     for scenario in scenarios(args) {

@@ -11,4 +11,4 @@ pub mod server;
 
 pub use fetch::{FetchError, NATS_SERVER_VERSION};
 pub use find::{Fetch, FindError, FindOptions, FoundServer, find};
-pub use server::{DevServer, DevServerError, DevServerOptions};
+pub use server::{DevServer, DevServerError, DevServerOptions, LastLines};

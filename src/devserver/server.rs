@@ -210,7 +210,23 @@ impl DevServer {
     }
 
     fn last_log_lines(&self) -> String {
-        let bytes = std::fs::read(self.log_file()).unwrap_or_default();
+        self.last_lines().read()
+    }
+
+    /// Returns what reads the end of its log, also after the server's end.
+    pub fn last_lines(&self) -> LastLines {
+        LastLines(self.log_file())
+    }
+}
+
+/// The end of a server's log.
+#[derive(Debug, Clone)]
+pub struct LastLines(PathBuf);
+
+impl LastLines {
+    /// Reads the last lines, as one.
+    pub fn read(&self) -> String {
+        let bytes = std::fs::read(&self.0).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")

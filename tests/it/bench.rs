@@ -244,6 +244,26 @@ async fn an_interrupted_bench_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_bench_whose_server_dies_says_so_at_once_and_leaves_nothing() {
+    let dir = directory();
+    let args = ["throughput", "--rounds", "1000", "--quick"];
+    let (child, processes) = busy(&mut bench(dir.path(), &args).await).await;
+    let is_server = |pid: &&i32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("nats-server")
+    };
+    let server = processes.iter().find(is_server).expect("it has a server");
+    kill(Pid::from_raw(*server), Signal::SIGKILL).expect("it runs");
+    // Sooner than the time after which missing outcomes are an error: half a minute.
+    let output = tokio::time::timeout(Duration::from_secs(20), child.wait_with_output()).await;
+    let output = output.expect("it ends").expect("it can be waited for");
+    assert_eq!(output.status.code(), Some(69), "{}", err(&output));
+    assert!(err(&output).contains("nats-server has ended in the middle"), "{}", err(&output));
+    until("its processes are gone", || !processes.iter().any(|pid| is_alive(*pid))).await;
+    assert_clean(dir.path());
+}
+
+#[tokio::test]
 async fn a_server_that_is_there_gets_its_streams_removed() {
     let server = TestServer::start().await;
     let url = server.url();

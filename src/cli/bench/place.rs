@@ -65,6 +65,7 @@ impl From<BenchError> for Failure {
             BenchError::Cancel(error) => error.into(),
             BenchError::Remove(error) => error.into(),
             BenchError::Server(error) => Self::of(UNAVAILABLE, &error),
+            error @ BenchError::ServerEnded { .. } => Self::of(UNAVAILABLE, &error),
             error @ (BenchError::Helper { .. }
             | BenchError::Directory(_)
             | BenchError::Spawn(_)
