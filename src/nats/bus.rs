@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::along::{self, Along, Message};
 use super::error::BusError;
@@ -245,7 +246,7 @@ impl Bus {
     /// Hands everything that was sent before to the socket.
     pub async fn flush(&self) -> Result<(), BusError> {
         self.inner.along.leave(&self.inner.client).await;
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.inner.client.flush()).await {
+        match timeout(REQUEST_TIMEOUT, self.inner.client.flush()).await {
             Ok(done) => done.map_err(|error| BusError::Broken(error.to_string())),
             Err(_) => Err(BusError::Unclear(REQUEST_TIMEOUT)),
         }
@@ -301,7 +302,9 @@ impl Bus {
         payload: Bytes,
     ) -> Result<Bytes, BusError> {
         along::after_others().await;
-        self.inner.along.leave(&self.inner.client).await;
+        // The library's own queue is full when the server was away for long.
+        let left = timeout(REQUEST_TIMEOUT, self.inner.along.leave(&self.inner.client)).await;
+        left.map_err(|_| BusError::Unclear(REQUEST_TIMEOUT))?;
         let mut request = Request::new().payload(payload.clone()).timeout(Some(REQUEST_TIMEOUT));
         if let Some(Headers(headers)) = headers {
             request = request.headers(headers);
@@ -330,7 +333,7 @@ impl Bus {
         sent.map_err(|error| BusError::Broken(error.to_string()))?;
         let mut page = Page::default();
         loop {
-            let reply = tokio::time::timeout(REQUEST_TIMEOUT, replies.next()).await;
+            let reply = timeout(REQUEST_TIMEOUT, replies.next()).await;
             let Ok(Some(reply)) = reply else { return Err(BusError::Unclear(REQUEST_TIMEOUT)) };
             match reply.status {
                 Some(StatusCode::NOT_FOUND) => {

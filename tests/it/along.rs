@@ -1,24 +1,37 @@
 //! Messages that nobody waits for: in order, before the next request, and soon without one.
 
-use std::time::{Duration, Instant};
+use std::pin::{Pin, pin};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use runlane::nats::{Bus, Headers, Subscription, along};
 use runlane::wire::Subjects;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::support::nats::TestServer;
 
 /// Longer than any message waits for company.
 const LONG: Duration = Duration::from_millis(200);
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn bus(server: &TestServer) -> Bus {
     Bus::over(&server.connect().await, Subjects::default())
 }
 
-async fn heard(subscription: &mut Subscription) -> Option<String> {
-    let message = timeout(LONG, subscription.next()).await.ok()??;
-    Some(String::from_utf8_lossy(&message.payload).into_owned())
+fn is_pending(future: Pin<&mut impl Future>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+async fn heard(subscription: &mut Subscription) -> String {
+    let message = timeout(DEADLINE, subscription.next()).await.expect("it comes in time");
+    let payload = message.expect("the connection is open").payload;
+    String::from_utf8_lossy(&payload).into_owned()
+}
+
+async fn is_silent(subscription: &mut Subscription) -> bool {
+    timeout(LONG, subscription.next()).await.is_err()
 }
 
 #[tokio::test]
@@ -29,15 +42,15 @@ async fn they_go_before_the_next_request_in_their_order_and_once() {
     for n in 0..3 {
         ours.send_along("along.a".to_owned(), format!("{n}").into()).await;
     }
-    assert_eq!(heard(&mut all).await, None, "nothing takes them along");
+    assert!(is_silent(&mut all).await, "nothing takes them along");
     // That there is no stream doesn't matter.
     let refused = ours.publish("along.b".to_owned(), Headers::default(), "request".into()).await;
     assert!(refused.is_err());
     for expected in ["0", "1", "2", "request"] {
-        assert_eq!(heard(&mut all).await.as_deref(), Some(expected));
+        assert_eq!(heard(&mut all).await, expected);
     }
     ours.round_trip().await.expect("the server answers");
-    assert_eq!(heard(&mut all).await, None);
+    assert!(is_silent(&mut all).await);
 }
 
 #[tokio::test]
@@ -49,7 +62,7 @@ async fn they_go_soon_without_a_request() {
     service.spawn(along::run(ours.clone()));
     for n in 0..3 {
         ours.send_along("along.a".to_owned(), format!("{n}").into()).await;
-        assert_eq!(heard(&mut all).await, Some(n.to_string()));
+        assert_eq!(heard(&mut all).await, n.to_string());
     }
 }
 
@@ -57,28 +70,16 @@ async fn they_go_soon_without_a_request() {
 async fn a_request_in_no_hurry_waits_for_another_one_but_not_for_long() {
     let server = TestServer::start().await;
     let ours = bus(&server).await;
-    // The shortest of several: other processes may take the CPU.
-    let mut shortest = LONG;
-    for _ in 0..10 {
-        let start = Instant::now();
-        ours.company().await;
-        shortest = shortest.min(start.elapsed());
-    }
-    assert!((Duration::from_millis(1)..LONG).contains(&shortest), "{shortest:?}");
-    let waiting = ours.clone();
-    let company = async move {
-        let start = Instant::now();
-        for _ in 0..200 {
-            waiting.company().await;
-        }
-        start.elapsed()
-    };
-    let mut companies = JoinSet::new();
-    let abort = companies.spawn(company);
-    while !abort.is_finished() {
-        ours.round_trip().await.expect("the server answers");
-        sleep(Duration::ZERO).await;
-    }
-    let took = companies.join_next().await.expect("there is one").expect("it doesn't panic");
-    assert!(took < 200 * shortest, "200 times in {took:?}, alone {shortest:?} each");
+    timeout(DEADLINE, ours.company()).await.expect("it goes alone");
+    // No time passes from here on.
+    tokio::time::pause();
+    let (mut company, mut request) = (pin!(ours.company()), pin!(ours.round_trip()));
+    assert!(is_pending(company.as_mut()));
+    // First it lets others run, then it is sent.
+    assert!(is_pending(request.as_mut()));
+    assert!(is_pending(company.as_mut()), "nothing is sent yet");
+    assert!(is_pending(request.as_mut()));
+    assert!(!is_pending(company.as_mut()));
+    tokio::time::resume();
+    request.await.expect("the server answers");
 }
