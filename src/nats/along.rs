@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) struct Along {
     waiting: Mutex<VecDeque<Message>>,
     added: Notify,
     leaving: Notify,
+    /// Whether many tasks share the connection, as in a worker.
+    is_shared: AtomicBool,
 }
 
 impl Along {
@@ -66,15 +69,22 @@ impl Along {
         }
     }
 
+    /// Lets everything run that is ready, which may have something to send, too: it comes into the same
+    /// write. Where one after the other is sent, what was sent before would leave alone instead.
+    pub(super) async fn after_others(&self) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            after_others().await;
+        }
+    }
+
     /// Waits for a request, but not for long.
     pub(super) async fn company(&self) {
         timeout(SHORT_PATIENCE, self.leaving.notified()).await.ok();
     }
 }
 
-/// Lets everything run that is ready, which may have something to send, too: it comes into the same write.
 /// Unlike tokio's `yield_now`, which wakes those that yield in reverse, this keeps their order.
-pub(super) async fn after_others() {
+async fn after_others() {
     let mut has_waited = false;
     poll_fn(|context| {
         if std::mem::replace(&mut has_waited, true) {
@@ -86,8 +96,10 @@ pub(super) async fn after_others() {
     .await;
 }
 
-/// Sends what nothing else takes along. Ends when its future is dropped.
+/// Sends what nothing else takes along, for a connection that many tasks share. Ends when its future is
+/// dropped.
 pub async fn run(bus: Bus) -> Result<(), BusError> {
+    bus.along().is_shared.store(true, Ordering::Relaxed);
     loop {
         bus.along().added.notified().await;
         sleep(PATIENCE).await;

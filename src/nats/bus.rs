@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::along::{self, Along, Message};
+use super::along::{Along, Message};
 use super::error::BusError;
 use super::message::{
     Headers, Incoming, Page, RawMessage, Stored, decode, direct_message, incoming,
@@ -228,12 +228,18 @@ impl Bus {
         self.direct_get(stream, &ask).await
     }
 
-    /// Listens to a subject without a consumer.
+    /// Listens to a subject without a consumer; what it sends to the server is under way.
     pub async fn subscribe(&self, subject: String) -> Result<Subscription, BusError> {
+        let subscription = self.subscribe_along(subject).await?;
+        self.flush().await?;
+        Ok(subscription)
+    }
+
+    /// The same, sent together with this connection's next request. The server deals with it first, so
+    /// what the request leads to is heard, and what it reads is older than what is heard.
+    pub async fn subscribe_along(&self, subject: String) -> Result<Subscription, BusError> {
         let inner = self.inner.client.subscribe(subject).await;
         let inner = inner.map_err(|error| BusError::Broken(error.to_string()))?;
-        // The server must know the subscription before the caller reads history.
-        self.flush().await?;
         Ok(Subscription { inner })
     }
 
@@ -289,7 +295,7 @@ impl Bus {
         let message = Message { subject: subject.into(), reply, payload: payload.into() };
         self.inner.along.add(message).await;
         if is_urgent {
-            along::after_others().await;
+            self.inner.along.after_others().await;
             self.inner.along.leave(&self.inner.client).await;
         }
         Ok(())
@@ -301,7 +307,7 @@ impl Bus {
         headers: Option<Headers>,
         payload: Bytes,
     ) -> Result<Bytes, BusError> {
-        along::after_others().await;
+        self.inner.along.after_others().await;
         // The library's own queue is full when the server was away for long.
         let left = timeout(REQUEST_TIMEOUT, self.inner.along.leave(&self.inner.client)).await;
         left.map_err(|_| BusError::Unclear(REQUEST_TIMEOUT))?;

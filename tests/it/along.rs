@@ -71,6 +71,9 @@ async fn a_request_in_no_hurry_waits_for_another_one_but_not_for_long() {
     let server = TestServer::start().await;
     let ours = bus(&server).await;
     timeout(DEADLINE, ours.company()).await.expect("it goes alone");
+    let mut service = JoinSet::new();
+    service.spawn(along::run(ours.clone()));
+    timeout(DEADLINE, ours.company()).await.expect("it goes alone here, too");
     // No time passes from here on.
     tokio::time::pause();
     let (mut company, mut request) = (pin!(ours.company()), pin!(ours.round_trip()));

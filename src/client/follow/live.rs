@@ -41,11 +41,11 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Subscribes to a task's output and records.
+    /// Subscribes to a task's output and records, together with the next request of the connection.
     pub(super) async fn subscribe(bus: &Bus, id: &TaskId) -> Result<Self, BusError> {
         let subjects = bus.subjects().clone();
-        let output = bus.subscribe(subjects.output_task(id)).await?;
-        let records = bus.subscribe(subjects.task(id)).await?;
+        let output = bus.subscribe_along(subjects.output_task(id)).await?;
+        let records = bus.subscribe_along(subjects.task(id)).await?;
         let (feed, messages) = feed();
         let dropped = Arc::clone(&feed.dropped);
         let mut pumps = JoinSet::new();
