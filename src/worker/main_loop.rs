@@ -12,6 +12,8 @@
 //! It never awaits the network or a process: what has to wait runs in `runs` (tasks) or `answers`
 //! (that nobody waits for). Both are joined here, so nothing outlives the loop.
 
+mod ending;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,7 @@ use super::places::{Ask, Places};
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
-use super::stop::{canceled, draining};
+use super::stop::canceled;
 use crate::exec::{Stop, set_stop};
 use crate::nats::{AckHandle, Cancels, Incoming, Pulled, Room, Subscription};
 use crate::telemetry::metrics;
@@ -37,10 +39,6 @@ use crate::wire::{CancelRequest, ControlReply, ControlRequest, TaskId, WorkerSta
 const LATE_DELAY: Duration = Duration::from_millis(20);
 /// How long a second message of a task that is dealt with here stays away.
 const DUPLICATE_DELAY: Duration = Duration::from_secs(1);
-/// How long tasks may take to end, grace period included, when they are stopped for a drain.
-const STOPPING_TIME: Duration = Duration::from_secs(60);
-/// How long a worker waits for a server that is away before it ends all the same.
-const KILLING_TIME: Duration = Duration::from_secs(5);
 
 /// What the loop needs.
 pub(super) struct LoopParts {
@@ -323,73 +321,9 @@ impl MainLoop {
         }
     }
 
-    fn on_drain_request(&mut self) {
-        let request = *self.parts.drain.borrow_and_update();
-        self.on_drain(request);
-    }
-
-    fn on_drain(&mut self, request: Drain) {
-        if request <= self.drain {
-            return;
-        }
-        self.drain = request;
-        self.parts.closing.send_replace(true);
-        self.places.close();
-        self.hand_back_waiting();
-        tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
-        self.parts.presence.set_state(WorkerState::Draining);
-        self.announce();
-        let (grace, then) = match request {
-            Drain::No => return,
-            Drain::Wait => {
-                self.deadline = Some(Instant::now() + self.parts.drain_timeout);
-                // What only waits for its slot can do so elsewhere.
-                for (_, active) in self.active.iter().filter(|(id, _)| self.places.is_waiting(id)) {
-                    set_stop(&active.stop, draining(None));
-                }
-                return;
-            }
-            Drain::Stop => (None, STOPPING_TIME),
-            Drain::Kill => (Some(Duration::ZERO), KILLING_TIME),
-        };
-        self.deadline = Some(Instant::now() + then);
-        for active in self.active.values() {
-            set_stop(&active.stop, draining(grace));
-        }
-    }
-
-    fn on_deadline(&mut self) {
-        match self.drain {
-            Drain::No => self.deadline = None,
-            Drain::Wait => self.on_drain(Drain::Stop),
-            Drain::Stop => self.on_drain(Drain::Kill),
-            // A server that stays away: dropping a run kills its processes, and its message is still
-            // in the queue.
-            Drain::Kill => {
-                tracing::error!(running = self.active.len(), "ending without handing tasks back");
-                self.deadline = None;
-                self.runs.abort_all();
-            }
-        }
-    }
-
     fn announce(&mut self) {
         let announce = self.parts.presence.announcement(self.places.running());
         self.answers.spawn(announce);
-    }
-
-    /// Hands back what came while the last runs ended, takes the presence record away, and waits for
-    /// all answers. That of the withdrawal comes after the server has had every ack before it.
-    async fn leave(mut self) -> Report {
-        while let Some(pulled) = self.parts.pulled.recv().await {
-            if let Pulled::Task(delivery) = pulled {
-                self.answers.hand_back(delivery.handle, Duration::ZERO);
-            }
-        }
-        let withdraw = self.parts.presence.withdrawal();
-        self.answers.spawn(withdraw);
-        while self.answers.join_next().await.is_some() {}
-        self.report
     }
 }
 

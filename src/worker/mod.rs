@@ -16,6 +16,7 @@ mod claim;
 mod drain;
 mod due;
 mod finish;
+mod judge;
 mod lanes;
 mod lease;
 mod lease_keeper;
