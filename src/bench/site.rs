@@ -218,7 +218,7 @@ impl Site {
 
     /// The server's process; none: it isn't the site's own.
     pub(super) fn server_pid(&self) -> Option<u32> {
-        self.server.as_ref().map(DevServer::pid)
+        self.own_server().map(DevServer::pid)
     }
 
     /// An error if a worker has ended.

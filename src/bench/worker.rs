@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::BenchError;
 use super::proc::{children_named, is_alive};
+use crate::devserver::LastLines;
 use crate::wire::WorkerId;
 
 /// The name that a spawner gives itself.
@@ -84,11 +85,7 @@ impl WorkerProcess {
 
     /// An error with the end of the log.
     pub(super) fn failed(&self, what: String) -> BenchError {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let log = lines[lines.len().saturating_sub(5)..].join(" | ");
-        BenchError::Worker { what, log }
+        BenchError::Worker { what, log: LastLines::of(self.log.clone()).read() }
     }
 
     /// Ends it: politely, urgently, and by force. Returns when its spawner is gone too.

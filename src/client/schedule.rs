@@ -29,18 +29,21 @@ pub(crate) async fn schedule(
 
 impl Client {
     /// Queues a task whose delay is over. A spec that can't be read goes to the default lane, whose
-    /// worker rejects it with its problems.
-    pub(crate) async fn promote(&self, id: &TaskId, payload: &Bytes) -> Result<(), BusError> {
+    /// worker rejects it with its problems. False: a message of the task is in the queue, and it may be
+    /// the one that was put off and is about to be removed. Try again until it is gone, or was taken.
+    pub(crate) async fn promote(&self, id: &TaskId, payload: &Bytes) -> Result<bool, BusError> {
         if self.last_record(id).await?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let queued = match task::parse(payload, Some(id)) {
             Ok(task) => self.submitter().queue_in(&task.lane_record(), id, payload.clone()).await,
             Err(_) => Submitter::queue_default(self.bus(), id, payload.clone()).await,
         };
-        queued?;
-        tracing::info!(task = %id, "a delayed task is queued");
-        Ok(())
+        let queued = queued?;
+        if queued {
+            tracing::info!(task = %id, "a delayed task is queued");
+        }
+        Ok(queued)
     }
 
     /// Ends a task that was not started in time; nothing happens if it was.

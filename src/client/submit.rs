@@ -203,13 +203,13 @@ fn explain(bus: &Bus, error: TopologyError) -> SubmitError {
 }
 
 impl Submitter {
-    /// Queues a canonical spec in the lane of `record`; one that is there already is fine.
+    /// Queues a canonical spec in the lane of `record`. False: a message of the task is there already.
     pub(super) async fn queue_in(
         &mut self,
         record: &LaneRecord,
         id: &TaskId,
         payload: Bytes,
-    ) -> Result<(), BusError> {
+    ) -> Result<bool, BusError> {
         let lane = record.id();
         match self.ensure_lane(&lane, record).await {
             Ok(()) => {}
@@ -219,20 +219,20 @@ impl Submitter {
         put(&self.bus, &lane, id, payload).await
     }
 
-    /// Queues something in the default lane; what is there already is fine.
+    /// Queues something in the default lane, in the same way.
     pub(super) async fn queue_default(
         bus: &Bus,
         id: &TaskId,
         payload: Bytes,
-    ) -> Result<(), BusError> {
+    ) -> Result<bool, BusError> {
         put(bus, &LaneId::default_lane(), id, payload).await
     }
 }
 
-async fn put(bus: &Bus, lane: &LaneId, id: &TaskId, payload: Bytes) -> Result<(), BusError> {
+async fn put(bus: &Bus, lane: &LaneId, id: &TaskId, payload: Bytes) -> Result<bool, BusError> {
     match bus.publish(bus.subjects().queue(lane, id), Headers::default(), payload).await {
-        Ok(_) => Ok(()),
-        Err(BusError::Refused { code: 10_077, text }) if text.contains("per subject") => Ok(()),
+        Ok(_) => Ok(true),
+        Err(BusError::Refused { code: 10_077, text }) if text.contains("per subject") => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -215,15 +215,20 @@ impl DevServer {
 
     /// Returns what reads the end of its log, also after the server's end.
     pub fn last_lines(&self) -> LastLines {
-        LastLines(self.log_file())
+        LastLines::of(self.log_file())
     }
 }
 
-/// The end of a server's log.
+/// The end of a log.
 #[derive(Debug, Clone)]
 pub struct LastLines(PathBuf);
 
 impl LastLines {
+    /// That of a file.
+    pub fn of(file: PathBuf) -> Self {
+        Self(file)
+    }
+
     /// Reads the last lines, as one.
     pub fn read(&self) -> String {
         let bytes = std::fs::read(&self.0).unwrap_or_default();

@@ -3,10 +3,15 @@
 //! The server keeps the time ([`crate::client::schedule`] stores the schedules), so a delay outlives
 //! every worker.
 
+use std::time::Duration;
+
 use super::chores::Progress;
 use crate::client::Client;
 use crate::nats::{Bus, BusError, Chore, ChoreSource};
 use crate::wire::{TaskId, Timer};
+
+/// How soon a task is looked at again whose message is in the queue still.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which messages this is about.
 pub(super) fn source(bus: &Bus) -> ChoreSource {
@@ -20,7 +25,10 @@ pub(super) async fn settle(client: &Client, chore: &Chore) -> Result<Progress, B
         return Ok(Progress::Settled);
     };
     match timer {
-        Timer::Start => client.promote(&id, &chore.payload).await?,
+        Timer::Start if !client.promote(&id, &chore.payload).await? => {
+            return Ok(Progress::Again(LOOK_AGAIN));
+        }
+        Timer::Start => {}
         Timer::Expire => client.expire(&id).await?,
         Timer::Purge => purge(client, &id).await?,
     }

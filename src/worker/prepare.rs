@@ -16,10 +16,6 @@ use crate::wire::{Attempt, ErrorDetail, LaneRecord, Problem, Timer};
 /// Pause before a task that no runner here takes is offered again.
 const NO_RUNNER_DELAY: Duration = Duration::from_secs(1);
 
-/// A task that may start sooner than this stays in the queue. Its schedule could bring it back before its
-/// message is removed, which would then be the only one.
-const SOON: Duration = Duration::from_secs(5);
-
 /// What is to be done with a delivery.
 #[allow(clippy::large_enum_variant)] // short-lived, one at a time
 pub(super) enum Prepared {
@@ -119,10 +115,6 @@ pub(super) async fn put_off(
     delivery: &Delivery,
     until: Timestamp,
 ) -> Result<(), BusError> {
-    let wait = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
-    if wait < SOON {
-        return delivery.handle.nak(&shared.bus, wait).await;
-    }
     schedule(&shared.bus, &delivery.id, Timer::Start, until, delivery.payload.clone()).await?;
     delivery.handle.ack(&shared.bus).await;
     Ok(())
