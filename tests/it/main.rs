@@ -11,6 +11,7 @@ mod devserver;
 mod docs;
 mod e2e;
 mod isolation;
+mod later;
 mod layering;
 mod operators;
 mod process;
