@@ -1,6 +1,7 @@
 //! From a launch plan to a running process, by way of the spawner.
 
 use std::io;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,10 @@ pub const THIS_PROGRAM: &str = "/proc/self/exe";
 /// their memory.
 const SPARES: usize = 1;
 
-/// Spares that are kept of those whose tasks have ended, until [`Spawner::trim`] finds them unused: a
-/// worker that is busy has one for each of its next tasks.
-const KEPT: usize = 8;
+/// Spares that are kept for each core, of those whose tasks have ended, until [`Spawner::trim`] finds
+/// them unused. While an end is being stored its place has the next task already, and so many short
+/// tasks end at about the same time: each spare fewer is ended here and forked again there.
+const KEPT_PER_CORE: usize = 8;
 
 /// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
 /// ever new ones must not collect processes.
@@ -53,6 +55,8 @@ struct Shared {
     program: PathBuf,
     /// How many spares a kind of sandbox has.
     spares: usize,
+    /// How many it has at most while tasks end.
+    kept: usize,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
     /// Those that were used last at the end. Never held over an await.
@@ -65,8 +69,8 @@ struct Shared {
 struct Kind {
     preparation: Preparation,
     spares: Vec<TaskProcess>,
-    /// Since the last trim.
-    was_used: bool,
+    /// How many of them nobody has taken since the last trim.
+    unused: usize,
 }
 
 #[derive(Debug)]
@@ -146,7 +150,7 @@ impl Spawner {
         let preparation = Preparation::of(sandbox);
         if self.shared.spares > 0 {
             self.use_kind(&preparation, |spares| {
-                if spares.len() < KEPT {
+                if spares.len() < self.shared.kept {
                     spares.extend(process.again());
                 }
             });
@@ -154,14 +158,15 @@ impl Spawner {
         self.prepare(sandbox).await
     }
 
-    /// Ends the spares beyond those of [`Spawner::prepare`] of each kind of sandbox that nothing was
-    /// launched in since the last trim. For an idle worker, now and then.
+    /// Ends the spares that no task has taken since the last trim, but for those of
+    /// [`Spawner::prepare`]. To be called now and then.
     pub fn trim(&self) {
         let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for kind in &mut *kinds {
-            if !std::mem::take(&mut kind.was_used) {
-                kind.spares.truncate(self.shared.spares);
-            }
+        for Kind { spares, unused, .. } in &mut *kinds {
+            let beyond = spares.len().saturating_sub(self.shared.spares);
+            // The last one is taken first.
+            spares.drain(..beyond.min(*unused));
+            *unused = spares.len();
         }
     }
 
@@ -176,11 +181,11 @@ impl Spawner {
         let known = kinds.iter().position(|kind| kind.preparation == *preparation);
         let mut kind = match known {
             Some(at) => kinds.remove(at),
-            None => Kind { preparation: preparation.clone(), spares: Vec::new(), was_used: true },
+            None => Kind { preparation: preparation.clone(), spares: Vec::new(), unused: 0 },
         };
-        kind.was_used = true;
         let before = kind.spares.len();
         let done = then(&mut kind.spares);
+        kind.unused = kind.unused.min(kind.spares.len());
         if kinds.len() >= KINDS {
             kinds.remove(0);
         }
@@ -319,7 +324,9 @@ impl Spawner {
 impl Shared {
     fn new(program: PathBuf) -> Self {
         let (running, waiting) = (Mutex::default(), Mutex::default());
-        Self { program, spares: SPARES, running, waiting, uids: UidPools::default() }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let kept = KEPT_PER_CORE * cores;
+        Self { program, spares: SPARES, kept, running, waiting, uids: UidPools::default() }
     }
 }
 

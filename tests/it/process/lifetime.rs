@@ -100,6 +100,13 @@ async fn spares_of_a_busy_time_end_when_it_is_over() {
     }
     spawner.trim();
     until("they are kept for the next tasks", || spares() == 4).await;
+    // One task now and then takes one of them, and it is the same one.
+    for _ in 0..3 {
+        let mut task = spawner.launch(&plan).await.expect("sh can be launched");
+        task.process.wait().await.expect("its end is known");
+        spawner.reuse(task.process, &plan.sandbox).await.expect("the spawner lives");
+    }
+    assert_eq!(spares(), 4);
     spawner.trim();
     until("one is left", || spares() == 1).await;
 }
