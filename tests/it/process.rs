@@ -98,7 +98,7 @@ async fn text(pipe: &mut pipe::Receiver) -> String {
 }
 
 /// Reads a pipe's first line.
-async fn line(pipe: &mut pipe::Receiver) -> String {
+pub(crate) async fn line(pipe: &mut pipe::Receiver) -> String {
     let mut line = Vec::new();
     let read = async {
         while line.last() != Some(&b'\n') {

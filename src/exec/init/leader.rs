@@ -121,7 +121,8 @@ impl Leader<'_> {
     /// Sets what the kernel prefers, and the umask.
     fn set_priorities(&self) -> Result<(), SetupFailure> {
         let Preparation { oom_score_adj, nice, umask, .. } = self.preparation;
-        priority::oom_score_adj(*oom_score_adj)
+        self.standing
+            .take_oom_score(*oom_score_adj)
             .map_err(|error| child::failed("oom_score_adj", &error))?;
         if let Some(nice) = nice {
             priority::nice(*nice).map_err(|error| child::failed("nice", &error))?;

@@ -7,13 +7,15 @@
 //! | a Landlock domain without paths | the same eight system calls each time |
 //! | the own OOM score | a file to read |
 
+use std::cell::Cell;
+
 use nix::sys::prctl;
 
 use super::super::link::{Preparation, SetupFailure};
 use super::child;
 use super::enclosure::refused;
 use super::sandbox::landlock::{self, Domain};
-use super::sandbox::{capabilities, priority, seccomp};
+use super::sandbox::{StepError, capabilities, priority, seccomp};
 use crate::task::Namespaces;
 
 /// What each leader finds.
@@ -25,6 +27,8 @@ pub(super) struct Standing {
     /// This process's OOM score, if it isn't the tasks'. A leader that sets its own sets it for all that
     /// share its memory (proc(5) doesn't say so; fs/proc/base.c does).
     own_oom_score: Option<i32>,
+    /// A leader has set it, and the next one inherits it.
+    has_tasks_oom_score: Cell<bool>,
 }
 
 impl Standing {
@@ -43,14 +47,30 @@ impl Standing {
         let domain = domain.map_err(|error| child::failed("landlock", &error))?;
         let own_oom_score = own_oom_score().filter(|own| *own != preparation.oom_score_adj);
         let is_filtered = filter(preparation)?;
-        Ok(Self { is_filtered, domain, own_oom_score })
+        let has_tasks_oom_score = Cell::new(false);
+        Ok(Self { is_filtered, domain, own_oom_score, has_tasks_oom_score })
+    }
+
+    /// Gives the leader, which calls this, the tasks' OOM score; and this process too.
+    pub(super) fn take_oom_score(&self, tasks: i32) -> Result<(), StepError> {
+        if !self.has_tasks_oom_score.get() {
+            priority::oom_score_adj(tasks)?;
+            self.has_tasks_oom_score.set(true);
+        }
+        Ok(())
+    }
+
+    /// Whether this process has a score that isn't its own.
+    pub(super) fn has_foreign_oom_score(&self) -> bool {
+        self.own_oom_score.is_some() && self.has_tasks_oom_score.get()
     }
 
     /// Takes back what a leader has set for this process too.
-    pub(super) fn restore_priority(&self) {
+    pub(super) fn restore_oom_score(&self) {
         if let Some(own) = self.own_oom_score {
             // Where that isn't allowed, this process is taken as soon as its task is.
             priority::oom_score_adj(own).ok();
+            self.has_tasks_oom_score.set(false);
         }
     }
 }

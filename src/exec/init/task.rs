@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -46,6 +46,10 @@ use crate::task::Namespaces;
 
 /// Bytes for a leader's stack: the deepest there is the reading of a plan's JSON.
 const LEADER_STACK: usize = 512 * 1024;
+
+/// How long a task runs until task-init takes back its own OOM score, which costs as much as it does to
+/// set the tasks': a shorter one leaves it to the next leader.
+const OWN_SCORE_AFTER: Duration = Duration::from_millis(20);
 
 /// Runs tasks, one after the other. Returns the process's exit code: 0 when nothing of them is left.
 pub(super) fn run(control: UnixStream, namespaces: Namespaces, ids: Ids) -> i32 {
@@ -166,14 +170,23 @@ impl Init {
             }
         };
         drop((kept, said));
-        self.standing.restore_priority();
         let worker = if worker_gone { Worker::Gone } else { Worker::Listening };
         let (control, signals) = (&self.control, &self.signals);
         let (killed, usage) = (false, Usage::default());
         let reach = self.reach;
-        let scratch = &mut self.scratch;
-        let mut task =
-            Task { leader, control, signals, worker, killed, reach, usage, made, scratch };
+        let (standing, scratch) = (&self.standing, &mut self.scratch);
+        let mut task = Task {
+            leader,
+            control,
+            signals,
+            worker,
+            killed,
+            reach,
+            usage,
+            made,
+            standing,
+            scratch,
+        };
         if worker_gone {
             task.signal(libc::SIGKILL);
         }
@@ -214,6 +227,7 @@ struct Task<'a> {
     /// What those that were reaped have used.
     usage: Usage,
     made: Made,
+    standing: &'a Standing,
     /// Where its directory goes, if it can be another's.
     scratch: &'a mut Option<Scratch>,
 }
@@ -251,6 +265,7 @@ impl Task<'_> {
 
     /// Obeys the worker and reaps orphans until the leader is a zombie.
     fn until_leader_ends(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
         loop {
             // Without reaping: a zombie keeps its id, which is the group's, from being another's.
             while let Some(end) = sweep::ended(Children::All)? {
@@ -262,13 +277,28 @@ impl Task<'_> {
             }
             let mut wait = [pollin(self.signals), pollin(self.control)];
             let count = self.listening(wait.len());
-            poll(&mut wait[..count], PollTimeout::NONE)?;
+            let patience = self.until_own_score(begun);
+            poll(&mut wait[..count], patience)?;
             let asked = wait[1].any().unwrap_or(false);
             sweep::drain(self.signals)?;
             if asked {
                 self.obey()?;
             }
         }
+    }
+
+    /// How long to wait at most, for the sake of this process's OOM score; takes it back in time.
+    fn until_own_score(&self, begun: Instant) -> PollTimeout {
+        if !self.standing.has_foreign_oom_score() {
+            return PollTimeout::NONE;
+        }
+        let left = OWN_SCORE_AFTER.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            self.standing.restore_oom_score();
+            return PollTimeout::NONE;
+        }
+        // Whole milliseconds: what is left over would be waited for by asking again and again.
+        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
     }
 
     /// The control socket stands last in a list; once it has ended it would be ready for ever.

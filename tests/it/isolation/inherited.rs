@@ -1,10 +1,16 @@
 //! Values that a process inherits: limits, umask, priorities.
 
+use std::collections::BTreeSet;
+use std::fs;
+
 use nix::errno::Errno;
+use runlane::exec::{Process, Signal};
+use runlane::task::isolation::Preset;
 use runlane::task::{Rlimit, Sandbox};
 
-use super::{is_root, plain_users_spawner, preset, prints, refused, status};
-use runlane::task::isolation::Preset;
+use super::{is_root, plain_users_spawner, preset, prints, refused, shell, status};
+use crate::process::{line, spawner};
+use crate::support::proc::{parent, until};
 
 /// The name in /proc/self/limits, and a limit below what anyone inherits.
 const LIMITS: [(Rlimit, &str, u64); 8] = [
@@ -70,6 +76,36 @@ async fn the_priority_is_absolute_and_else_the_workers() {
 async fn the_oom_score_is_the_sandboxs() {
     let sandbox = Sandbox { oom_score_adj: 321, ..Sandbox::default() };
     assert_eq!(prints(&sandbox, "cat /proc/self/oom_score_adj").await, "321\n");
+}
+
+#[tokio::test]
+async fn a_long_tasks_supervisor_takes_its_own_oom_score_back_and_no_task_goes_without_its() {
+    if !is_root("lowering an OOM score") {
+        return;
+    }
+    let sandbox = Sandbox { oom_score_adj: 321, ..Sandbox::default() };
+    let spawner = spawner().with_spares(1);
+    let score_of = |pid| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let mut inits = BTreeSet::new();
+    // A short task leaves its score to the next one; after a long one it is set again.
+    for seconds in ["0", "0", "1000", "0"] {
+        let (_mark, plan) =
+            shell(&sandbox, &format!("cat /proc/self/oom_score_adj; sleep {seconds}"));
+        let mut launched = spawner.launch(&plan).await.unwrap();
+        let init = parent(launched.pid);
+        inits.insert(init);
+        assert_eq!(line(&mut launched.stdout).await, "321");
+        if seconds == "1000" {
+            until("it is the worker's", || score_of(init) == own).await;
+            assert_eq!(score_of(launched.pid), "321\n");
+            launched.process.signal(Signal::Kill).unwrap();
+        }
+        launched.process.wait().await.unwrap();
+        drop(launched.stdout);
+        spawner.reuse(launched.process, &sandbox).await.unwrap();
+    }
+    assert_eq!(inits.len(), 1, "{inits:?}");
 }
 
 #[tokio::test]
