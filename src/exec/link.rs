@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | spawner's socket | worker → spawner | two bytes, [`VERSION`] and [`namespace_flags`], with a control socket |
 //! | control socket | worker → task-init | one frame: [`Preparation`] |
-//! | control socket | worker → leader | one frame: the launch plan, with stdout and stderr |
+//! | control socket | worker → leader | one frame: [`Orders`], with stdout and stderr |
 //! | control socket | worker → leader | [`GO`], then or later: the program may be executed |
 //! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
@@ -13,17 +13,22 @@
 //!
 //! A frame is its length in four bytes, little endian, and JSON. A request is so short that it can't
 //! arrive in part; a signal is one byte, its number, so that task-init needs no buffer for it. The
-//! leader reads the plan itself, before it becomes the task's program: task-init touches the socket
+//! leader reads its orders itself, before it becomes the task's program: task-init touches the socket
 //! only before and after that.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::process::Exit;
-use crate::task::{Enclosure, Landlock, Namespaces, Sandbox, Seccomp};
+use crate::task::{
+    CgroupLimits, Enclosure, Identity, Landlock, LaunchPlan, Namespaces, Program, Rlimit, Sandbox,
+    Seccomp,
+};
 
 /// The first argument that turns `runlane` into the spawner.
 pub(super) const ENTRY_ARGUMENT: &str = "__task-init";
@@ -35,16 +40,16 @@ pub(super) const AFTERMATH_ARGUMENT: &str = "__task-aftermath";
 pub(super) const PROBE_ARGUMENT: &str = "__probe";
 
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 
 /// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
 /// number: those that came too late stand before it.
 pub(super) const AGAIN: u8 = 0;
 
-/// Lets a leader that has its plan execute the program.
+/// Lets a leader that has its orders execute the program.
 pub(super) const GO: u8 = 1;
 
-/// The largest frame that is read; a plan has a few MiB.
+/// The largest frame that is read; orders have a few MiB.
 pub(super) const MAX_FRAME: usize = 64 * 1024 * 1024;
 
 /// Returns the namespaces that a task-init has to be born in, as a byte; its leader makes the others.
@@ -83,6 +88,41 @@ impl Preparation {
             no_new_privs: sandbox.no_new_privs,
             landlock: sandbox.landlock.clone(),
             seccomp: sandbox.seccomp,
+        }
+    }
+}
+
+/// What a leader needs of a launch plan, besides the [`Preparation`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Orders<'a> {
+    pub(super) program: Cow<'a, Program>,
+    pub(super) env: Cow<'a, [(String, String)]>,
+    pub(super) cwd: Option<Cow<'a, Path>>,
+    pub(super) bounds: Bounds<'a>,
+}
+
+/// What one task may use and reach, where that isn't the same for every task of its runner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Bounds<'a> {
+    pub(super) cgroup: Option<Cow<'a, CgroupLimits>>,
+    pub(super) rlimits: Cow<'a, BTreeMap<Rlimit, u64>>,
+    pub(super) identity: Option<Cow<'a, Identity>>,
+    pub(super) cwd_roots: Cow<'a, [PathBuf]>,
+}
+
+impl<'a> Orders<'a> {
+    pub(super) fn of(plan: &'a LaunchPlan) -> Self {
+        let Sandbox { cgroup, rlimits, identity, cwd_roots, .. } = &plan.sandbox;
+        Self {
+            program: Cow::Borrowed(&plan.program),
+            env: Cow::Borrowed(&plan.env),
+            cwd: plan.cwd.as_deref().map(Cow::Borrowed),
+            bounds: Bounds {
+                cgroup: (*cgroup != CgroupLimits::default()).then_some(Cow::Borrowed(cgroup)),
+                rlimits: Cow::Borrowed(rlimits),
+                identity: identity.as_ref().map(Cow::Borrowed),
+                cwd_roots: Cow::Borrowed(cwd_roots),
+            },
         }
     }
 }
@@ -132,7 +172,9 @@ pub(super) struct SetupFailure {
 
 /// Writes a value as a frame.
 pub(super) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; 4];
+    // Most have less.
+    let mut frame = Vec::with_capacity(1024);
+    frame.extend([0; 4]);
     serde_json::to_writer(&mut frame, value)?;
     let length = u32::try_from(frame.len() - 4).map_err(|_| too_long(frame.len()))?;
     frame[..4].copy_from_slice(&length.to_le_bytes());

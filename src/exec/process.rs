@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::cgroup::LeafUsage;
-use super::link::{AGAIN, Report, encode, take_frame};
+use super::link::{AGAIN, Orders, Report, encode, take_frame};
 use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
 
@@ -155,7 +155,7 @@ impl TaskProcess {
         self.control.write_all(&encode(value)?).await
     }
 
-    /// Hands the plan over, with the writing ends of its output, and with the word to execute it at once
+    /// Hands over what the leader needs of a plan, with the writing ends of its output, and with the word to execute it at once
     /// or without. Not cancel safe: only a dropped socket undoes a part of it.
     pub(super) async fn send_plan(
         &mut self,
@@ -163,7 +163,7 @@ impl TaskProcess {
         output: [BorrowedFd<'_>; 2],
         go: Option<u8>,
     ) -> io::Result<()> {
-        let mut frame = encode(plan)?;
+        let mut frame = encode(&Orders::of(plan))?;
         frame.extend(go);
         let descriptors = output.map(|descriptor| descriptor.as_raw_fd());
         let sent = send_with(&self.control, &frame, &descriptors).await?;

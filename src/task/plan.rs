@@ -21,7 +21,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub const DEFAULT_CWD: &str = "/";
 
 /// Everything that the executor needs to run one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchPlan {
     /// What to execute.
     pub program: Program,
@@ -32,7 +32,6 @@ pub struct LaunchPlan {
     /// What the processes may use and reach.
     pub sandbox: Sandbox,
     /// What the sandbox lacks because the host does, and why; for the outcome, not for the executor.
-    #[serde(skip)]
     pub missing: BTreeMap<Feature, String>,
     /// Run time limit. None: no limit.
     pub timeout: Option<Duration>,
@@ -95,7 +94,7 @@ pub enum Program {
 }
 
 /// Limits of the stored output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
     /// Bytes of each stream kept from its start. Past it the last [`TAIL_BYTES`] are kept.
     pub max_bytes: u64,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the processes of a task may use and reach. The default changes nothing but the umask (022) and
 /// the OOM score (0), which are never the worker's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     /// What is prepared before the task is known.
     pub enclosure: Enclosure,

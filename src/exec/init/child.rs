@@ -1,6 +1,7 @@
 //! What the leader's process does between a plan and execve: named steps in a fixed order.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -11,13 +12,12 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, chdir, dup2_stderr, dup2_stdout, getppid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::SetupFailure;
+use super::super::link::{Bounds, SetupFailure};
 use super::command::{Command, failure};
 use super::enclosure::Scratch;
 use super::sandbox::landlock::Domain;
 use super::sandbox::{StepError, capabilities, identity, rlimits};
 use super::sys;
-use crate::task::{CgroupLimits, Sandbox};
 
 /// A step of the setup.
 type Step = fn(&Child<'_>) -> Result<(), StepError>;
@@ -27,9 +27,9 @@ type Step = fn(&Child<'_>) -> Result<(), StepError>;
 const STEPS: [(&str, Step); 11] = [
     ("cgroup", |child| child.limit()),
     ("work_dir", |child| child.own_scratch()),
-    ("rlimits", |child| rlimits::apply(&child.sandbox.rlimits)),
+    ("rlimits", |child| rlimits::apply(&child.bounds.rlimits)),
     ("identity", |child| child.identity()),
-    ("capabilities", |child| child.sandbox.capabilities.as_ref().map_or(Ok(()), capabilities::set)),
+    ("capabilities", |child| child.capabilities.map_or(Ok(()), capabilities::set)),
     ("chdir", |child| child.enter_cwd()),
     ("stdio", |child| Ok(stdio(child)?)),
     ("landlock", |child| child.domain.take().map_or(Ok(()), Domain::enter)),
@@ -45,7 +45,9 @@ pub(super) const EXEC: &str = "exec";
 /// What the steps need.
 pub(super) struct Child<'a> {
     pub(super) command: &'a Command,
-    pub(super) sandbox: &'a Sandbox,
+    pub(super) bounds: &'a Bounds<'static>,
+    /// Those that the task keeps at most.
+    pub(super) capabilities: Option<&'a BTreeSet<String>>,
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) domain: Cell<Option<Domain>>,
@@ -68,10 +70,7 @@ impl Child<'_> {
 
     /// Sets the limits of the cgroup that this process is in.
     fn limit(&self) -> Result<(), StepError> {
-        let limits = &self.sandbox.cgroup;
-        if *limits == CgroupLimits::default() {
-            return Ok(());
-        }
+        let Some(limits) = &self.bounds.cgroup else { return Ok(()) };
         let Some(leaf) = self.leaf else {
             let why = "there is no cgroup to set the limits of";
             return Err(StepError { errno: Errno::EOPNOTSUPP, message: why.to_owned() });
@@ -82,14 +81,14 @@ impl Child<'_> {
 
     /// Gives the task's own directory to the user that it will run as.
     fn own_scratch(&self) -> Result<(), StepError> {
-        let Some(identity) = &self.sandbox.identity else { return Ok(()) };
+        let Some(identity) = &self.bounds.identity else { return Ok(()) };
         let (uid, gid) = identity::ids(identity)?;
         Ok(self.scratch.give_to(uid, gid)?)
     }
 
     fn identity(&self) -> Result<(), StepError> {
-        let Some(identity) = &self.sandbox.identity else { return Ok(()) };
-        if let Some(keep) = &self.sandbox.capabilities {
+        let Some(identity) = &self.bounds.identity else { return Ok(()) };
+        if let Some(keep) = self.capabilities {
             capabilities::keep_through_switch(keep)?;
         }
         identity::apply(identity)
@@ -99,7 +98,7 @@ impl Child<'_> {
     /// the allowed roots.
     fn enter_cwd(&self) -> Result<(), StepError> {
         chdir(&self.command.cwd)?;
-        let roots = &self.sandbox.cwd_roots;
+        let roots = &*self.bounds.cwd_roots;
         if roots.is_empty() || self.command.cwd_is_private() {
             return Ok(());
         }

@@ -1,10 +1,11 @@
-//! From a plan to what execve takes; the script's file; and what to say when a step failed.
+//! From a leader's orders to what execve takes; the script's file; and what to say when a step failed.
 //!
 //! A script goes into a file of mode 0600 in the task's [`Scratch`] directory, of mode 0700, which is
 //! removed after the task's end. Not a memfd: it would have to stay open in every process of the task, node resolves
 //! its main file's real path, which a memfd has not, and Python puts the script's directory first in
 //! its module path, which would be /proc/self/fd.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use super::super::link::SetupFailure;
 use super::child::EXEC;
 use super::enclosure::Scratch;
 use super::sys::sharing::Strings;
+use crate::task::Program;
 use crate::task::plan::DEFAULT_CWD;
-use crate::task::{LaunchPlan, Program};
 
 /// Where a program is looked for when the plan's environment has no PATH; execvp(3)'s default.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -26,7 +27,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The longest argument that Linux takes, without its final zero: MAX_ARG_STRLEN of execve(2).
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 
-/// A plan in the form that the child's steps take.
+/// What is executed, in the form that the child's steps take.
 pub(super) struct Command {
     /// The paths that are tried, in this order.
     pub(super) candidates: Vec<CString>,
@@ -39,19 +40,24 @@ pub(super) struct Command {
 }
 
 impl Command {
-    pub(super) fn new(plan: LaunchPlan, scratch: &Scratch) -> Result<Self, SetupFailure> {
-        let argv = argv(plan.program, scratch)?;
+    pub(super) fn new(
+        program: Cow<'_, Program>,
+        env: Cow<'_, [(String, String)]>,
+        cwd: Option<Cow<'_, Path>>,
+        scratch: &Scratch,
+    ) -> Result<Self, SetupFailure> {
+        let argv = argv(program.into_owned(), scratch)?;
         let program = argv.first().cloned().unwrap_or_default();
-        let path = plan.env.iter().find(|(name, _)| name == "PATH");
+        let path = env.iter().find(|(name, _)| name == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value.as_str()).to_owned();
         let work_dir = scratch.work_dir();
-        let env = environment(plan.env, work_dir.as_deref());
+        let env = environment(env.into_owned(), work_dir.as_deref());
         Ok(Self {
             candidates: strings(candidates(&program, &path))?,
             args: Strings::new(strings(argv)?),
             env: Strings::new(strings(env)?),
-            cwd_is_private: plan.cwd.is_none() && work_dir.is_some(),
-            cwd: plan.cwd.or(work_dir).unwrap_or_else(|| DEFAULT_CWD.into()),
+            cwd_is_private: cwd.is_none() && work_dir.is_some(),
+            cwd: cwd.map(Cow::into_owned).or(work_dir).unwrap_or_else(|| DEFAULT_CWD.into()),
             program,
             path,
         })

@@ -18,7 +18,9 @@ use nix::sys::prctl;
 use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{GO, MAX_FRAME, Preparation, Setup, SetupFailure, encode, read_frame};
+use super::super::link::{
+    Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, encode, read_frame,
+};
 use super::child::{Child, EXEC};
 use super::command::Command;
 use super::enclosure::{Scratch, refused};
@@ -38,7 +40,7 @@ pub(super) struct Leader<'a> {
     pub(super) init: Pid,
     pub(super) standing: &'a Standing,
     /// What execve needs, and no destructor of this process will free.
-    pub(super) kept: &'a OnceCell<(Command, Sandbox)>,
+    pub(super) kept: &'a OnceCell<(Command, Bounds<'static>)>,
 }
 
 /// What came of entering the enclosure.
@@ -48,9 +50,9 @@ struct Entered {
     domain: Option<Domain>,
 }
 
-/// A plan, and where the program's output goes.
+/// What is to be done, and where the program's output goes.
 struct Assignment {
-    plan: LaunchPlan,
+    orders: Orders<'static>,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
@@ -164,14 +166,14 @@ impl Leader<'_> {
     pub(super) fn rehearse(&self) {
         let program = Program::Command { command: "true".to_owned(), args: Vec::new() };
         let plan = LaunchPlan::of(program, Sandbox::default());
-        let frame = encode(&plan).unwrap_or_default();
-        if let Some(plan) = read_frame(&*frame).ok().flatten() {
-            Command::new(plan, self.scratch).ok();
+        let frame = encode(&Orders::of(&plan)).unwrap_or_default();
+        if let Some(Orders { program, env, cwd, .. }) = read_frame(&*frame).ok().flatten() {
+            Command::new(program, env, cwd, self.scratch).ok();
         }
         capabilities::rehearse();
     }
 
-    /// Waits for the plan. None: there will be none, the worker has closed its end.
+    /// Waits for the orders. None: there will be none, the worker has closed its end.
     fn receive(&self) -> io::Result<Option<Assignment>> {
         let mut length = [0; 4];
         let (mut read, mut descriptors) = sys::receive(self.control.as_fd(), &mut length)?;
@@ -197,10 +199,10 @@ impl Leader<'_> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
         }
-        let plan = serde_json::from_slice(&frame)?;
+        let orders = serde_json::from_slice(&frame)?;
         let [stdout, stderr] = <[OwnedFd; 2]>::try_from(descriptors)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Some(Assignment { plan, stdout, stderr }))
+        Ok(Some(Assignment { orders, stdout, stderr }))
     }
 
     /// Waits for the worker's word. False: it has closed its end. Nothing is made or freed here.
@@ -215,14 +217,15 @@ impl Leader<'_> {
         assignment: Assignment,
         domain: Option<Domain>,
     ) -> Result<&Command, SetupFailure> {
-        let Assignment { mut plan, stdout, stderr } = assignment;
-        let sandbox = std::mem::take(&mut plan.sandbox);
-        let command = Command::new(plan, self.scratch)?;
+        let Assignment { orders: Orders { program, env, cwd, bounds }, stdout, stderr } =
+            assignment;
+        let command = Command::new(program, env, cwd, self.scratch)?;
         // Freed by task-init: an execve frees nothing of a memory that goes on.
-        let (command, sandbox) = self.kept.get_or_init(|| (command, sandbox));
+        let (command, bounds) = self.kept.get_or_init(|| (command, bounds));
         let child = Child {
             command,
-            sandbox,
+            bounds,
+            capabilities: self.preparation.capabilities.as_ref(),
             scratch: self.scratch,
             leaf: self.leaf,
             domain: Cell::new(domain),

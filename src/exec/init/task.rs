@@ -44,7 +44,7 @@ use super::sys::{self, Children};
 use super::word;
 use crate::task::Namespaces;
 
-/// Bytes for a leader's stack: the deepest there is the reading of a plan's JSON.
+/// Bytes for a leader's stack: the deepest there is the reading of its orders' JSON.
 const LEADER_STACK: usize = 512 * 1024;
 
 /// How long a task runs until task-init takes back its own OOM score, which costs as much as it does to
