@@ -47,7 +47,7 @@ pub(super) async fn start(process: TaskProcess, plan: &LaunchPlan) -> Result<Lau
 
 /// Gives a task-init its plan, and with it the word to execute it, or not.
 pub(super) async fn arm(
-    mut process: TaskProcess,
+    process: TaskProcess,
     plan: &LaunchPlan,
     go: Option<u8>,
 ) -> Result<Armed, Failure> {
@@ -67,7 +67,7 @@ impl Armed {
     /// Gives the word, and waits until the program is executed.
     pub(super) async fn launch(mut self) -> Result<Launched, Failure> {
         if self.sent.is_ok() {
-            self.sent = self.process.send_byte(GO);
+            self.sent = self.process.go();
         }
         self.started().await
     }

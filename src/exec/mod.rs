@@ -24,6 +24,7 @@
 
 mod armed;
 pub mod cgroup;
+mod control;
 mod host;
 pub mod init;
 mod launch_error;

@@ -1,16 +1,14 @@
 //! A running task: waiting for its end and signalling it.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
 
 use super::cgroup::LeafUsage;
-use super::link::{AGAIN, Orders, Report, encode, take_frame};
+use super::control::Control;
+use super::link::{AGAIN, GO, Orders, Report, encode, take_frame};
 use super::uid_pool::UidLease;
 use crate::task::LaunchPlan;
 
@@ -114,7 +112,7 @@ pub enum ProcessError {
 #[derive(Debug)]
 #[must_use = "dropping a task's process kills it"]
 pub struct TaskProcess {
-    control: UnixStream,
+    control: Control,
     received: Vec<u8>,
     /// The user id that is this task's alone, if it has one.
     uid: Option<UidLease>,
@@ -125,14 +123,14 @@ pub struct TaskProcess {
 }
 
 impl TaskProcess {
-    pub(super) fn new(control: UnixStream, is_reusable: bool) -> Self {
+    pub(super) fn new(control: Control, is_reusable: bool) -> Self {
         Self { control, received: Vec::new(), uid: None, is_reusable, is_over: false }
     }
 
     /// Has a task-init whose task is over prepare for another. None: it can't.
     pub(super) fn again(mut self) -> Option<Self> {
         let is_free = self.is_over && self.is_reusable && self.received.is_empty();
-        if !is_free || self.send_byte(AGAIN).is_err() {
+        if !is_free || self.control.send_byte(AGAIN).is_err() {
             return None;
         }
         self.is_over = false;
@@ -140,34 +138,30 @@ impl TaskProcess {
         Some(self)
     }
 
-    /// Never waits: a byte fits into the socket's buffer, or task-init has hung for 200,000 of them.
-    pub(super) fn send_byte(&self, byte: u8) -> io::Result<()> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(self.control.as_raw_fd(), &[byte], flags)?;
-        Ok(())
+    /// Lets the leader, which has its plan, execute the program.
+    pub(super) fn go(&self) -> io::Result<()> {
+        self.control.send_byte(GO)
     }
 
     pub(super) fn hold(&mut self, uid: UidLease) {
         self.uid = Some(uid);
     }
 
-    pub(super) async fn send(&mut self, value: &impl Serialize) -> io::Result<()> {
-        self.control.write_all(&encode(value)?).await
+    pub(super) async fn send(&self, value: &impl Serialize) -> io::Result<()> {
+        self.control.send_all(&encode(value)?, &[]).await
     }
 
     /// Hands over what the leader needs of a plan, with the writing ends of its output, and with the word to execute it at once
     /// or without. Not cancel safe: only a dropped socket undoes a part of it.
     pub(super) async fn send_plan(
-        &mut self,
+        &self,
         plan: &LaunchPlan,
         output: [BorrowedFd<'_>; 2],
         go: Option<u8>,
     ) -> io::Result<()> {
         let mut frame = encode(&Orders::of(plan))?;
         frame.extend(go);
-        let descriptors = output.map(|descriptor| descriptor.as_raw_fd());
-        let sent = send_with(&self.control, &frame, &descriptors).await?;
-        self.control.write_all(&frame[sent..]).await
+        self.control.send_all(&frame, &output).await
     }
 
     /// Cancel safe: what was read of an unfinished report stays in `self`.
@@ -176,7 +170,7 @@ impl TaskProcess {
             if let Some(report) = take_frame(&mut self.received).map_err(ProcessError::Control)? {
                 return Ok(report);
             }
-            match self.control.read_buf(&mut self.received).await {
+            match self.control.receive(&mut self.received).await {
                 Ok(0) => return Err(ProcessError::SupervisorDied),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -186,19 +180,6 @@ impl TaskProcess {
             }
         }
     }
-}
-
-/// Sends bytes, or as many as there is room for, with descriptors. Cancel safe: all or nothing.
-pub(super) async fn send_with(
-    socket: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[RawFd],
-) -> io::Result<usize> {
-    let rights = [ControlMessage::ScmRights(descriptors)];
-    let bytes = [IoSlice::new(bytes)];
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    let once = || Ok(sendmsg::<()>(socket.as_raw_fd(), &bytes, &rights, flags, None)?);
-    socket.async_io(Interest::WRITABLE, once).await
 }
 
 impl Process for TaskProcess {
@@ -220,6 +201,6 @@ impl Process for TaskProcess {
     }
 
     fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        self.send_byte(u8::try_from(signal.number()).map_err(io::Error::other)?)
+        self.control.send_byte(u8::try_from(signal.number()).map_err(io::Error::other)?)
     }
 }

@@ -2,22 +2,21 @@
 
 use std::io;
 use std::num::NonZero;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
-use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
 use super::armed::{self, Armed, Failure};
+use super::control::Control;
 use super::launch_error::LaunchError;
 use super::link::{ENTRY_ARGUMENT, Preparation, VERSION, namespace_flags};
-use super::process::{TaskProcess, send_with};
+use super::process::TaskProcess;
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
 
@@ -75,7 +74,7 @@ struct Kind {
 
 #[derive(Debug)]
 struct Running {
-    socket: Arc<UnixStream>,
+    socket: Arc<Control>,
     /// Tokio's list of orphans reaps it after it is dropped. Dropping the socket is what ends it.
     _child: Child,
 }
@@ -283,11 +282,11 @@ impl Spawner {
 
     /// Has a task-init and a leader made, without waiting for them.
     async fn start_init(&self, preparation: &Preparation) -> Result<TaskProcess, LaunchError> {
-        let (ours, theirs) = control().map_err(LaunchError::Pipes)?;
+        let (ours, theirs) = Control::pair().map_err(LaunchError::Pipes)?;
         self.hand_over(namespace_flags(preparation.enclosure.namespaces), &theirs).await?;
         drop(theirs);
         let is_reusable = namespace_flags(preparation.enclosure.namespaces) == 0;
-        let mut process = TaskProcess::new(ours, is_reusable);
+        let process = TaskProcess::new(ours, is_reusable);
         // If it fails, the other end has closed, and whoever reads the first report learns why.
         process.send(preparation).await.ok();
         Ok(process)
@@ -296,18 +295,17 @@ impl Spawner {
     /// Hands the other end to the spawner; once more to a new one if the first has died.
     async fn hand_over(&self, flags: u8, theirs: &OwnedFd) -> Result<(), LaunchError> {
         let fail = |source| LaunchError::Spawner { program: self.shared.program.clone(), source };
-        // So short that it is sent whole.
-        let request = [VERSION, flags];
+        let (request, theirs) = ([VERSION, flags], [theirs.as_fd()]);
         let socket = self.socket(None).map_err(fail)?;
-        if send_with(&socket, &request, &[theirs.as_raw_fd()]).await.is_ok() {
+        if socket.send_all(&request, &theirs).await.is_ok() {
             return Ok(());
         }
         let socket = self.socket(Some(&socket)).map_err(fail)?;
-        send_with(&socket, &request, &[theirs.as_raw_fd()]).await.map(drop).map_err(fail)
+        socket.send_all(&request, &theirs).await.map_err(fail)
     }
 
     /// The socket of the running spawner, or of a new one if there is none but the dead one.
-    fn socket(&self, dead: Option<&Arc<UnixStream>>) -> io::Result<Arc<UnixStream>> {
+    fn socket(&self, dead: Option<&Arc<Control>>) -> io::Result<Arc<Control>> {
         let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = &*running
             && dead.is_none_or(|dead| !Arc::ptr_eq(dead, &running.socket))
@@ -332,9 +330,7 @@ impl Shared {
 
 impl Running {
     fn start(program: &Path) -> io::Result<Self> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let socket = Arc::new(UnixStream::from_std(ours)?);
+        let (ours, theirs) = Control::pair()?;
         let child = Command::new(program)
             .arg0("runlane")
             .arg(ENTRY_ARGUMENT)
@@ -344,16 +340,9 @@ impl Running {
             .current_dir("/")
             // Out of the terminal's foreground group: Ctrl-C is the worker's to handle.
             .process_group(0)
-            .stdin(OwnedFd::from(theirs))
+            .stdin(theirs)
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { socket, _child: child })
+        Ok(Self { socket: Arc::new(ours), _child: child })
     }
-}
-
-/// A control socket and its other end.
-fn control() -> io::Result<(UnixStream, OwnedFd)> {
-    let (ours, theirs) = StdUnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((UnixStream::from_std(ours)?, theirs.into()))
 }
