@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -39,6 +39,9 @@ pub(super) struct Message {
 pub(super) struct Along {
     // Held while they are sent: a request that finds none here comes after those.
     waiting: Mutex<VecDeque<Message>>,
+    /// How many wait, or are being sent. Who finds none takes no lock: of many requests that one task makes
+    /// at once, and polls by turns, one that isn't polled would keep the others from it.
+    count: AtomicUsize,
     added: Notify,
     leaving: Notify,
     /// Whether many tasks share the connection, as in a worker.
@@ -47,7 +50,10 @@ pub(super) struct Along {
 
 impl Along {
     pub(super) async fn add(&self, message: Message) {
-        self.waiting.lock().await.push_back(message);
+        let mut waiting = self.waiting.lock().await;
+        waiting.push_back(message);
+        self.count.fetch_add(1, Ordering::AcqRel);
+        drop(waiting);
         self.added.notify_one();
     }
 
@@ -55,6 +61,9 @@ impl Along {
     pub(super) async fn leave(&self, client: &Client) {
         // These run before the connection does, and so are in the same write.
         self.leaving.notify_waiters();
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let mut waiting = self.waiting.lock().await;
         while let Some(Message { subject, reply, payload }) = waiting.front() {
             let (to, payload) = (subject.clone(), payload.clone());
@@ -66,6 +75,7 @@ impl Along {
                 tracing::warn!(%subject, %error, "a message that nobody waits for was not sent");
             }
             waiting.pop_front();
+            self.count.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
