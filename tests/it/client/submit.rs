@@ -85,3 +85,19 @@ async fn many_are_answered_in_their_order() {
     }
     assert_eq!((n, duplicates, lanes.len()), (1_500, 50, 3));
 }
+
+#[tokio::test]
+async fn many_into_as_many_new_lanes_do_not_block_each_other() {
+    let setup = Setup::new().await;
+    let spec = |n: usize| TaskSpec {
+        runner_selector: Some(format!("n={}", n % 800).parse().expect("a selector")),
+        ..echo(&format!("t{n}"))
+    };
+    let mut bulk = setup.client.submitter().submit_all((0..1_600).map(spec));
+    let mut n = 0;
+    while let Some(answer) = soon(bulk.next()).await {
+        answer.expect("queued");
+        n += 1;
+    }
+    assert_eq!(n, 1_600);
+}
