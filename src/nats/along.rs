@@ -11,13 +11,16 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::{Client, Subject};
+use async_nats::{Client, PublishError, Subject};
 use bytes::Bytes;
-use tokio::sync::{Mutex, Notify};
+use futures_util::FutureExt as _;
+use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 
 use super::{Bus, BusError};
@@ -26,6 +29,8 @@ use super::{Bus, BusError};
 const PATIENCE: Duration = Duration::from_millis(5);
 /// How long a request does; the runtime's clock makes it up to twice as long.
 const SHORT_PATIENCE: Duration = Duration::from_millis(1);
+/// After how long a full queue is looked at again.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A message that nobody waits for.
 pub(super) struct Message {
@@ -34,14 +39,20 @@ pub(super) struct Message {
     pub(super) payload: Bytes,
 }
 
+impl Message {
+    async fn send(&self, client: &Client) -> Result<(), PublishError> {
+        let (to, payload) = (self.subject.clone(), self.payload.clone());
+        match self.reply.clone() {
+            Some(reply) => client.publish_with_reply(to, reply, payload).await,
+            None => client.publish(to, payload).await,
+        }
+    }
+}
+
 /// What waits.
 #[derive(Default)]
 pub(super) struct Along {
-    // Held while they are sent: a request that finds none here comes after those.
     waiting: Mutex<VecDeque<Message>>,
-    /// How many wait, or are being sent. Who finds none takes no lock: of many requests that one task makes
-    /// at once, and polls by turns, one that isn't polled would keep the others from it.
-    count: AtomicUsize,
     added: Notify,
     leaving: Notify,
     /// Whether many tasks share the connection, as in a worker.
@@ -49,11 +60,8 @@ pub(super) struct Along {
 }
 
 impl Along {
-    pub(super) async fn add(&self, message: Message) {
-        let mut waiting = self.waiting.lock().await;
-        waiting.push_back(message);
-        self.count.fetch_add(1, Ordering::AcqRel);
-        drop(waiting);
+    pub(super) fn add(&self, message: Message) {
+        self.lock().push_back(message);
         self.added.notify_one();
     }
 
@@ -61,22 +69,34 @@ impl Along {
     pub(super) async fn leave(&self, client: &Client) {
         // These run before the connection does, and so are in the same write.
         self.leaving.notify_waiters();
-        if self.count.load(Ordering::Acquire) == 0 {
-            return;
+        while !self.hand_over(client) {
+            sleep(FULL_PAUSE).await;
         }
-        let mut waiting = self.waiting.lock().await;
-        while let Some(Message { subject, reply, payload }) = waiting.front() {
-            let (to, payload) = (subject.clone(), payload.clone());
-            let sent = match reply.clone() {
-                Some(reply) => client.publish_with_reply(to, reply, payload).await,
-                None => client.publish(to, payload).await,
+    }
+
+    /// False: the library's own queue is full, which it is when the server was away for long.
+    ///
+    /// Nothing is awaited under the lock, so that a request that finds none waiting comes after all that did.
+    /// And nobody stands in line for an asynchronous one: the runtime gives that to whoever is next, also to
+    /// a future that has used up its task's budget or isn't polled, and all requests would wait for it.
+    fn hand_over(&self, client: &Client) -> bool {
+        let mut waiting = self.lock();
+        while let Some(message) = waiting.front() {
+            // It waits for room in the queue only, once it isn't bound by the budget of the task.
+            let Some(sent) = unconstrained(message.send(client)).now_or_never() else {
+                return false;
             };
             if let Err(error) = sent {
+                let subject = &message.subject;
                 tracing::warn!(%subject, %error, "a message that nobody waits for was not sent");
             }
             waiting.pop_front();
-            self.count.fetch_sub(1, Ordering::AcqRel);
         }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets everything run that is ready, which may have something to send, too: it comes into the same

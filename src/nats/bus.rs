@@ -155,8 +155,8 @@ impl Bus {
     /// Publishes without a confirmation, before the next request or soon after: for acks whose loss a
     /// redelivery repairs, and for messages that a later one confirms (see [`Bus::connections`]). Needs
     /// [`super::along::run`] where no request may follow.
-    pub async fn send_along(&self, subject: String, payload: Bytes) {
-        self.inner.along.add(Message { subject: subject.into(), reply: None, payload }).await;
+    pub fn send_along(&self, subject: String, payload: Bytes) {
+        self.inner.along.add(Message { subject: subject.into(), reply: None, payload });
     }
 
     /// Returns when another request is about to be made, or in a millisecond or two: one that is made then
@@ -293,7 +293,7 @@ impl Bus {
         let subject = format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.inner.api_prefix);
         let reply = Some(inbox.into());
         let message = Message { subject: subject.into(), reply, payload: payload.into() };
-        self.inner.along.add(message).await;
+        self.inner.along.add(message);
         if is_urgent {
             self.inner.along.after_others().await;
             self.inner.along.leave(&self.inner.client).await;

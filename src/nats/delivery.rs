@@ -59,8 +59,8 @@ impl AckHandle {
     /// Takes the message out of the queue. Nobody waits for an answer: if the ack is lost, the message is
     /// redelivered after its lease, and whoever gets it finds the finished record and acks again. So it
     /// goes with the worker's next request.
-    pub async fn ack(&self, bus: &Bus) {
-        bus.send_along(self.reply.clone(), Bytes::from_static(b"+ACK")).await;
+    pub fn ack(&self, bus: &Bus) {
+        bus.send_along(self.reply.clone(), Bytes::from_static(b"+ACK"));
     }
 
     /// Asks for redelivery after a delay that the server keeps.

@@ -131,7 +131,7 @@ impl StatusLog {
             return Ok(Kept::Confirmed);
         }
         let connections = self.bus.connections();
-        self.bus.send_along(subject, spec.clone()).await;
+        self.bus.send_along(subject, spec.clone());
         Ok(Kept::SentOn(connections))
     }
 

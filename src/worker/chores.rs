@@ -73,7 +73,7 @@ async fn settle(client: Client, sort: Sort, chore: Chore) {
     };
     let answered = match progress {
         Ok(Progress::Settled) => {
-            chore.handle.ack(client.bus()).await;
+            chore.handle.ack(client.bus());
             Ok(())
         }
         Ok(Progress::Again(delay)) => chore.handle.nak(client.bus(), delay).await,

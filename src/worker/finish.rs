@@ -162,7 +162,7 @@ pub(super) async fn conclude(
     let ((), published) =
         tokio::join!(shared.release(slot, &outcome.id), publish_outcome(shared, outcome));
     published?;
-    handle.ack(&shared.bus).await;
+    handle.ack(&shared.bus);
     Ok(())
 }
 
@@ -175,7 +175,7 @@ pub(super) async fn conclude_found(
 ) -> Result<(), BusError> {
     shared.log.ensure_outcome(outcome).await?;
     shared.release(slot, &outcome.id).await;
-    handle.ack(&shared.bus).await;
+    handle.ack(&shared.bus);
     Ok(())
 }
 

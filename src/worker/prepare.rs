@@ -104,7 +104,7 @@ pub(super) async fn move_to_lane(
         other => drop(other?),
     }
     tracing::info!(task = %delivery.id, from = %delivery.lane, to = %lane, "moved a task to its lane");
-    delivery.handle.ack(&shared.bus).await;
+    delivery.handle.ack(&shared.bus);
     Ok(())
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn put_off(
     until: Timestamp,
 ) -> Result<(), BusError> {
     schedule(&shared.bus, &delivery.id, Timer::Start, until, delivery.payload.clone()).await?;
-    delivery.handle.ack(&shared.bus).await;
+    delivery.handle.ack(&shared.bus);
     Ok(())
 }
 

@@ -147,7 +147,7 @@ async fn take(
         }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
-            handle.ack(&shared.bus).await;
+            handle.ack(&shared.bus);
         }
         Ok(Claim::HeldElsewhere) => {
             tracing::info!(task = %delivery.id, "a task was delivered that another worker has");

@@ -40,7 +40,7 @@ async fn they_go_before_the_next_request_in_their_order_and_once() {
     let (ours, theirs) = (bus(&server).await, bus(&server).await);
     let mut all = theirs.subscribe("along.*".to_owned()).await.expect("subscribed");
     for n in 0..3 {
-        ours.send_along("along.a".to_owned(), format!("{n}").into()).await;
+        ours.send_along("along.a".to_owned(), format!("{n}").into());
     }
     assert!(is_silent(&mut all).await, "nothing takes them along");
     // That there is no stream doesn't matter.
@@ -61,7 +61,7 @@ async fn they_go_soon_without_a_request() {
     let mut service = JoinSet::new();
     service.spawn(along::run(ours.clone()));
     for n in 0..3 {
-        ours.send_along("along.a".to_owned(), format!("{n}").into()).await;
+        ours.send_along("along.a".to_owned(), format!("{n}").into());
         assert_eq!(heard(&mut all).await, n.to_string());
     }
 }
@@ -85,4 +85,42 @@ async fn a_request_in_no_hurry_waits_for_another_one_but_not_for_long() {
     assert!(!is_pending(company.as_mut()));
     tokio::time::resume();
     request.await.expect("the server answers");
+}
+
+#[tokio::test]
+async fn more_than_the_library_takes_at_once_go_in_their_order_and_before_a_request() {
+    const MANY: usize = 5_000;
+    let server = TestServer::start().await;
+    let (ours, theirs) = (bus(&server).await, bus(&server).await);
+    let mut all = theirs.subscribe("along.*".to_owned()).await.expect("subscribed");
+    for n in 0..MANY {
+        ours.send_along("along.a".to_owned(), format!("{n}").into());
+    }
+    {
+        // Given up when the library's queue is full: what it has not taken stays.
+        let mut given_up = pin!(ours.round_trip());
+        assert!(is_pending(given_up.as_mut()));
+    }
+    let refused = ours.publish("along.b".to_owned(), Headers::default(), "request".into()).await;
+    assert!(refused.is_err());
+    for n in 0..MANY {
+        assert_eq!(heard(&mut all).await, n.to_string());
+    }
+    assert_eq!(heard(&mut all).await, "request");
+}
+
+#[tokio::test]
+async fn requests_that_are_not_polled_do_not_keep_others_waiting() {
+    let server = TestServer::start().await;
+    let ours = bus(&server).await;
+    // More than what one task may do before it has to let others run (tokio's budget).
+    let mut others: Vec<_> = (0..500).map(|_| Box::pin(ours.round_trip())).collect();
+    for other in &mut others {
+        assert!(is_pending(other.as_mut()));
+    }
+    let answered = timeout(DEADLINE, ours.round_trip()).await.expect("it does not wait for them");
+    answered.expect("the server answers");
+    for other in others {
+        timeout(DEADLINE, other).await.expect("each comes through").expect("the server answers");
+    }
 }
