@@ -1,7 +1,7 @@
 //! The worker's end of a socket to the spawner or to a task-init.
 //!
 //! It is watched for what comes, and not for room: the kernel would say that there is some each time the
-//! other end reads, and wake the worker for each plan, word and signal that was taken. On a busy host that
+//! other end reads, and wake the worker for each order, word and signal that was taken. On a busy host that
 //! worker then waits in line behind the very program that its word has started.
 
 use std::io::{self, IoSlice};

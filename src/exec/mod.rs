@@ -4,7 +4,7 @@
 //! worker ──2 bytes + control socket──► spawner ──fork──► task-init ──clone─► leader ──► …
 //!    │                                 (one per worker,   (one per task at    (waits, then becomes the
 //!    │                                  exec'ed once)      a time, subreaper)  plan's program)
-//!    └────── control socket: enclosure, plan + stdout + stderr, signals ──────┘
+//!    └────── control socket: enclosure, orders + stdout + stderr, signals ─────┘
 //!            ◄─ started | not enclosed | setup failed | ended
 //! ```
 //!
@@ -12,7 +12,8 @@
 //! threads for milliseconds. It has a *spawner* fork a *task-init* and its leader from a few hundred
 //! kilobytes, **before there is a task for them**: what a runner's tasks have in common (cgroup leaf,
 //! namespaces, mounts, work directory: the *enclosure*) is made while nobody waits. Then the leader
-//! reads the plan, runs the ordered steps of its setup and becomes the plan's program.
+//! reads its orders, what the plan says beyond that, runs the steps of its setup and becomes the plan's
+//! program.
 //!
 //! **The control socket is the task's lifetime**: when its worker's end closes, because the handle was
 //! dropped or the worker was killed, task-init kills the whole tree.

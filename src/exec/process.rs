@@ -138,7 +138,7 @@ impl TaskProcess {
         Some(self)
     }
 
-    /// Lets the leader, which has its plan, execute the program.
+    /// Lets the leader, which has its orders, execute the program.
     pub(super) fn go(&self) -> io::Result<()> {
         self.control.send_byte(GO)
     }
@@ -151,8 +151,8 @@ impl TaskProcess {
         self.control.send_all(&encode(value)?, &[]).await
     }
 
-    /// Hands over what the leader needs of a plan, with the writing ends of its output, and with the word to execute it at once
-    /// or without. Not cancel safe: only a dropped socket undoes a part of it.
+    /// Hands over what the leader needs of a plan, with the writing ends of its output, and with the word
+    /// to execute it at once or without. Not cancel safe: only a dropped socket undoes a part of it.
     pub(super) async fn send_plan(
         &self,
         plan: &LaunchPlan,

@@ -1,8 +1,8 @@
 //! The leader's process before it is the task's program.
 //!
 //! ```text
-//! start ─► enclosure ─► priorities ─► give up privileges ─► wait for the plan ─► steps ─► go ─► execve
-//!         └───────────────── early ──────────────────┘      (control socket)   (`child`)
+//! start ─► enclosure ─► priorities ─► give up privileges ─► wait for orders ─► steps ─► go ─► execve
+//!         └───────────────── early ──────────────────┘      (control socket) (`child`)
 //! ```
 //!
 //! It runs in task-init's memory until then ([`super::sys::sharing`]), and says what came of it through a

@@ -11,10 +11,10 @@
 //! | `remove` | task-init, worker | removes what a task has filled a directory with |
 //! | `sweep` | both | kills and reaps whatever re-parented here |
 //! | `descendants` | task-init | kills who is about to re-parent here |
-//! | `leader` | leader | enters the enclosure, waits for the plan |
+//! | `leader` | leader | enters the enclosure, waits for its orders |
 //! | `word` | leader → task-init | what came of the setup |
 //! | `mounts` | leader | its file systems |
-//! | `command` | leader | plan → strings for execve, script file |
+//! | `command` | leader | orders → strings for execve, script file |
 //! | `child` | leader | the ordered steps before execve |
 //! | `sandbox` | leader | what each step of the sandbox does |
 //! | `probe` | `runlane __probe` | tries what this host can do for a sandbox |

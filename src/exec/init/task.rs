@@ -2,12 +2,12 @@
 //! has.
 //!
 //! ```text
-//! enclosure ─► start ─► leader waits ─► plan ─► setup ─► started ─► running ─► leader is a zombie
-//!     │          │         (early)              │                    │              │
-//!     └──────────┴─ not enclosed                ├─ step failed       │    KILL to the group ─► sweep
-//!                                               └─ setup failed      │         ─► reap the leader
-//!                        byte n: signal n to the group ◄─────────────┤         ─► sweep ─► ended
-//!                        end of the socket: KILL to it ◄─────────────┘
+//! enclosure ─► start ─► leader waits ─► orders ─► setup ─► started ─► running ─► leader is a zombie
+//!     │          │         (early)                │                    │              │
+//!     └──────────┴─ not enclosed                  ├─ step failed       │    KILL to the group ─► sweep
+//!                                                 └─ setup failed      │         ─► reap the leader
+//!                          byte n: signal n to the group ◄─────────────┤         ─► sweep ─► ended
+//!                          end of the socket: KILL to it ◄─────────────┘
 //! ```
 //!
 //! Then it may be asked to prepare for another task: nothing but its own memory is left of the first, and
