@@ -5,8 +5,12 @@
 //! we are killed with SIGKILL it lives on (a parent-death signal would follow the *thread* that
 //! spawned it), and holds the directory's lock: its stdin is the lock file. So the next start on the
 //! same directory can't corrupt the store, and its error names the process.
+//!
+//! It shares the machine with a worker and its tasks, and runs on half of the cores at a time, unless its
+//! environment says otherwise.
 
 use std::fs::File;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -20,6 +24,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Default payload limit, in bytes: a 2 MiB script in base64 fits.
 pub const DEFAULT_MAX_PAYLOAD: usize = 8 * 1024 * 1024;
+
+/// The variable of Go's runtime for how many cores it uses at a time. What one message sets going passes
+/// through several of the server's threads, and to wake each takes longer than its work: see
+/// docs/decisions.md.
+const CORES: &str = "GOMAXPROCS";
 
 /// Time for a start, with the recovery of a large store.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -296,7 +305,11 @@ fn spawn(options: &DevServerOptions, lock: File) -> Result<(Child, u32), DevServ
     // What the server says before it has read its configuration (or a Go panic) goes to its log too.
     let log =
         File::options().create(true).append(true).open(log_file(&options.dir)).map_err(failed)?;
-    let child = Command::new(&options.binary)
+    let mut command = Command::new(&options.binary);
+    if std::env::var_os(CORES).is_none() {
+        command.env(CORES, half_the_cores().to_string());
+    }
+    let child = command
         .arg("--config")
         .arg(config_file(&options.dir))
         .stdin(Stdio::from(lock))
@@ -308,6 +321,11 @@ fn spawn(options: &DevServerOptions, lock: File) -> Result<(Child, u32), DevServ
         .map_err(failed)?;
     let pid = child.id().expect("a child that was not waited for has an id");
     Ok((child, pid))
+}
+
+fn half_the_cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.div_ceil(2)
 }
 
 /// Says whether a NATS server greets on the port.

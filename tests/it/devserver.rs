@@ -83,6 +83,17 @@ async fn the_server_is_in_its_own_process_group() {
 }
 
 #[tokio::test]
+async fn the_server_leaves_half_of_the_cores_to_the_worker_unless_it_is_told() {
+    let server = TestServer::start().await;
+    let environment = std::fs::read(format!("/proc/{}/environ", server.pid())).expect("it runs");
+    let mut variables = environment.split(|byte| *byte == 0);
+    let cores = variables.find_map(|variable| variable.strip_prefix(b"GOMAXPROCS="));
+    let half = std::thread::available_parallelism().expect("known").get().div_ceil(2);
+    let expected = std::env::var("GOMAXPROCS").unwrap_or_else(|_| half.to_string());
+    assert_eq!(cores, Some(expected.as_bytes()));
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_directory_is_refused_and_names_the_first() {
     let dir = tempfile::tempdir().expect("temp dir");
     let options = DevServerOptions::new(binary().await, dir.path());

@@ -40,7 +40,7 @@ class NatsPeer(QueuePeer):
 
     def open(self, turn: Turn) -> None:
         port = free_port()
-        turn.daemon(self._program.command(port, turn.directory))
+        turn.daemon(self._program.command(port, turn.directory), self._program.environment)
         self.nats = Nats(port)
 
     def close(self) -> None:
