@@ -7,7 +7,8 @@
 //! ```
 //!
 //! They go in the order in which they came, and before any request that is made after them. A request may
-//! wait for another one, too ([`Bus::company`]).
+//! wait for another one, too ([`Bus::company`]); and each lets others run before it is sent, but for those
+//! that such a one has brought about ([`Bus::append_at_once`]), which leave in the same write.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -110,11 +110,21 @@ impl Bus {
         headers: Headers,
         payload: Bytes,
     ) -> Result<u64, BusError> {
+        self.after_others().await;
+        self.publish_at_once(subject, headers, payload).await
+    }
+
+    async fn publish_at_once(
+        &self,
+        subject: String,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<u64, BusError> {
         #[derive(Deserialize)]
         struct PubAck {
             seq: u64,
         }
-        let reply = self.request(subject, Some(headers), payload).await?;
+        let reply = self.request_at_once(subject, Some(headers), payload).await?;
         decode::<PubAck>(&reply).map(|ack| ack.seq)
     }
 
@@ -136,9 +146,22 @@ impl Bus {
         headers: Headers,
         payload: Bytes,
     ) -> Result<Cas, BusError> {
+        self.after_others().await;
+        self.append_at_once(subject, expected, headers, payload).await
+    }
+
+    /// The same, without letting others run before: for what a request that is about to leave has brought
+    /// about, and what would come too late for its write otherwise.
+    pub async fn append_at_once(
+        &self,
+        subject: String,
+        expected: u64,
+        headers: Headers,
+        payload: Bytes,
+    ) -> Result<Cas, BusError> {
         let headers = headers
             .with(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), expected);
-        match self.publish(subject, headers, payload).await {
+        match self.publish_at_once(subject, headers, payload).await {
             Ok(seq) => Ok(Cas::Stored(seq)),
             // 10071: refused by the leader. 10164: lost against a write that is still in flight.
             Err(BusError::Refused { code: 10_071 | 10_164, .. }) => Ok(Cas::Conflict),
@@ -165,6 +188,11 @@ impl Bus {
         self.inner.along.company().await;
     }
 
+    /// Lets everything run that is ready; what it sends at once comes before what is sent after this.
+    pub async fn after_others(&self) {
+        self.inner.along.after_others().await;
+    }
+
     /// What waits for the next request.
     pub(super) fn along(&self) -> &Along {
         &self.inner.along
@@ -178,7 +206,7 @@ impl Bus {
 
     /// Asks and returns the answer's payload.
     pub async fn ask(&self, subject: String, payload: Bytes) -> Result<Bytes, BusError> {
-        self.request(subject, None, payload).await
+        self.request(subject, payload).await
     }
 
     /// Reads the last message of a subject, or of a wildcard, from the stream's leader.
@@ -277,7 +305,7 @@ impl Bus {
     ) -> Result<T, BusError> {
         let payload = serde_json::to_vec(ask).map_err(|e| BusError::Broken(e.to_string()))?;
         let subject = format!("{}.{what}", self.inner.api_prefix);
-        decode(&self.request(subject, None, payload.into()).await?)
+        decode(&self.request(subject, payload.into()).await?)
     }
 
     /// Asks for a pull, at once or along with the next request; the answers go to `inbox`.
@@ -301,13 +329,17 @@ impl Bus {
         Ok(())
     }
 
-    async fn request(
+    async fn request(&self, subject: String, payload: Bytes) -> Result<Bytes, BusError> {
+        self.after_others().await;
+        self.request_at_once(subject, None, payload).await
+    }
+
+    async fn request_at_once(
         &self,
         subject: String,
         headers: Option<Headers>,
         payload: Bytes,
     ) -> Result<Bytes, BusError> {
-        self.inner.along.after_others().await;
         // The library's own queue is full when the server was away for long.
         let left = timeout(REQUEST_TIMEOUT, self.inner.along.leave(&self.inner.client)).await;
         left.map_err(|_| BusError::Unclear(REQUEST_TIMEOUT))?;

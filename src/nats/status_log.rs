@@ -112,7 +112,7 @@ impl StatusLog {
         let subjects = self.bus.subjects();
         let headers = Headers::default().with(EXPECTED_OF_SUBJECT, subjects.task(id));
         let stored =
-            self.bus.append_with(subjects.status(id), 0, headers, encode(event).ok()?).await;
+            self.bus.append_at_once(subjects.status(id), 0, headers, encode(event).ok()?).await;
         match stored {
             Ok(Cas::Stored(seq)) => Some(seq),
             Ok(Cas::Conflict) | Err(_) => None,
@@ -211,7 +211,8 @@ impl StatusLog {
     /// the first one is stored.
     pub async fn publish_outcome(&self, outcome: &Outcome) -> Result<(), BusError> {
         let subject = self.bus.subjects().outcome(&outcome.id);
-        self.bus.append(subject, 0, encode(outcome)?).await.map(|_| ())
+        let headers = Headers::default();
+        self.bus.append_at_once(subject, 0, headers, encode(outcome)?).await.map(|_| ())
     }
 
     /// Publishes the outcome of a chain that ended before, unless it is there already: the server would

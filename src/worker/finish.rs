@@ -198,6 +198,8 @@ async fn finish(
     taken: &Taken,
     outcome: Outcome,
 ) -> Result<(), FinishError> {
+    // The next task has this one's place by then, and its start comes first.
+    shared.bus.after_others().await;
     append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
     shared.count_completed(&outcome);
     conclude(shared, handle, &outcome, taken.slot.as_deref()).await?;

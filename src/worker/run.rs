@@ -283,6 +283,11 @@ struct Early {
 impl Early {
     async fn arm(shared: &Shared, delivery: &Delivery, ready: Option<&Ready>) -> Option<Self> {
         let ready = ready.filter(|_| delivery.delivered == 1)?;
+        // Then the claim leaves first, and the server is at it meanwhile. At an idle worker the setup is
+        // what takes longer.
+        if *shared.is_crowded.borrow() {
+            shared.bus.after_others().await;
+        }
         let slot = ready.task.slot.as_ref().map(|slot| slot.name.as_str());
         let run_id = claim::run_id(&ready.runner, slot, delivery, Attempt::FIRST);
         // What is wrong with it is said when the task is ours.

@@ -88,6 +88,29 @@ async fn a_request_in_no_hurry_waits_for_another_one_but_not_for_long() {
 }
 
 #[tokio::test]
+async fn a_request_at_once_lets_nobody_run_before_and_another_one_does() {
+    let server = TestServer::start().await;
+    let (ours, theirs) = (bus(&server).await, bus(&server).await);
+    let mut all = theirs.subscribe("along.*".to_owned()).await.expect("subscribed");
+    theirs.round_trip().await.expect("the server answers");
+    let mut service = JoinSet::new();
+    service.spawn(along::run(ours.clone()));
+    // It says that the connection is shared.
+    tokio::task::yield_now().await;
+    let request = |payload: &'static str| (0, Headers::default(), payload.into());
+    let (expected, headers, payload) = request("polled once");
+    let mut other = pin!(ours.append_with("along.b".to_owned(), expected, headers, payload));
+    assert!(is_pending(other.as_mut()));
+    let (expected, headers, payload) = request("at once");
+    let mut at_once = pin!(ours.append_at_once("along.a".to_owned(), expected, headers, payload));
+    assert!(is_pending(at_once.as_mut()));
+    assert_eq!(heard(&mut all).await, "at once");
+    assert!(is_silent(&mut all).await, "the other one waits to be polled again");
+    assert!(is_pending(other.as_mut()));
+    assert_eq!(heard(&mut all).await, "polled once");
+}
+
+#[tokio::test]
 async fn more_than_the_library_takes_at_once_go_in_their_order_and_before_a_request() {
     const MANY: usize = 5_000;
     let server = TestServer::start().await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use runlane::client::Client;
 use runlane::nats::Kept;
-use runlane::wire::{Kind, LaneRecord, Phase, Selector, TaskId, TaskSpec};
+use runlane::wire::{Kind, LaneRecord, Phase, Selector, StatusEvent, TaskId, TaskSpec};
 use runlane::worker::Drain;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -155,6 +155,40 @@ async fn what_was_fetched_ahead_of_a_long_task_is_handed_back_for_another_worker
         fleet.outcome(&long).await;
     }
     panic!("nothing was fetched ahead in {ROUNDS} rounds");
+}
+
+#[tokio::test]
+async fn the_start_of_the_next_short_task_comes_before_the_end_of_the_one_before() {
+    const TASKS: usize = 60;
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let records = fleet.bus.subscribe(fleet.bus.subjects().status_all()).await;
+    let mut records = records.expect("subscribed");
+    let mut worker = fleet.worker(&server, "w1", 1).await;
+    // On a busy machine runs are not short: then the next one is fetched first, and it is tried again.
+    for round in 1..=ROUNDS {
+        for n in 0..TASKS {
+            fleet.publish(&format!("t{round}-{n}"), spec("/bin/true")).await;
+        }
+        let (mut started, mut finished, mut passed) = (0, 0, 0);
+        while finished < TASKS {
+            let record = timeout(DEADLINE, records.next()).await.expect("the tasks go on");
+            let payload = record.expect("the connection is open").payload;
+            match serde_json::from_slice(&payload).expect("a record") {
+                StatusEvent::Started(_) => started += 1,
+                StatusEvent::Finished(_) => {
+                    finished += 1;
+                    passed += usize::from(started > finished);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if passed > TASKS / 4 {
+            worker.drain(Drain::Stop);
+            return worker.ended().await.map(drop).expect("it ends cleanly");
+        }
+    }
+    panic!("an end came first in nearly all of {ROUNDS} rounds");
 }
 
 #[tokio::test]
