@@ -195,7 +195,7 @@ impl Base {
             let name = format!("{PREFIX}{}-{}", std::process::id(), &random[..8]);
             // Tasks of other users may pass through it to read their own limits, as language runtimes
             // do, but not open it: who can open it can lock it.
-            base.make(&name, Mode::from_bits_truncate(0o711))
+            base.make_unopened(&name, Mode::from_bits_truncate(0o711))
                 .map_err(failed("make a cgroup in it"))?;
             if let Some(lock) = stale::lock(&base, &name).map_err(failed("lock a cgroup in it"))? {
                 return Ok(Self {

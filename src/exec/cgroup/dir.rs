@@ -47,8 +47,13 @@ impl Dir {
     /// # Errors
     /// EEXIST, among others.
     pub(super) fn make(&self, name: &str, mode: Mode) -> Result<Self, Errno> {
-        mkdirat(&self.0, name, mode)?;
+        self.make_unopened(name, mode)?;
         self.child(name)
+    }
+
+    /// The same, for one that others may remove at once.
+    pub(super) fn make_unopened(&self, name: &str, mode: Mode) -> Result<(), Errno> {
+        mkdirat(&self.0, name, mode)
     }
 
     pub(super) fn child(&self, name: &str) -> Result<Self, Errno> {

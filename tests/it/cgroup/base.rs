@@ -49,6 +49,21 @@ async fn what_a_dead_worker_has_left_is_ended_and_what_a_live_one_has_is_not() {
     assert_eq!(left, expected);
 }
 
+#[test]
+fn workers_that_start_at_the_same_time_do_not_take_each_other_for_dead() {
+    let Some(tree) = Tree::new() else { return };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    open(tree.path()).expect("it can be opened beside others").close();
+                }
+            });
+        }
+    });
+    assert_eq!(children(tree.path()), [""; 0].map(std::path::PathBuf::from));
+}
+
 #[tokio::test]
 async fn closing_a_base_ends_its_leaves_and_removes_its_directory() {
     let Some(tree) = Tree::new() else { return };
