@@ -323,7 +323,7 @@ impl Bus {
         let message = Message { subject: subject.into(), reply, payload: payload.into() };
         self.inner.along.add(message);
         if is_urgent {
-            self.inner.along.after_others().await;
+            self.after_others().await;
             self.inner.along.leave(&self.inner.client).await;
         }
         Ok(())

@@ -283,8 +283,8 @@ struct Early {
 impl Early {
     async fn arm(shared: &Shared, delivery: &Delivery, ready: Option<&Ready>) -> Option<Self> {
         let ready = ready.filter(|_| delivery.delivered == 1)?;
-        // Then the claim leaves first, and the server is at it meanwhile. At an idle worker the setup is
-        // what takes longer.
+        // While no place is free the claim's answer takes longer than the setup, so the claim leaves first.
+        // Otherwise it is the other way round.
         if *shared.is_crowded.borrow() {
             shared.bus.after_others().await;
         }

@@ -91,14 +91,18 @@ class Redis:
         self._socket.close()
 
 
+def _half_the_cores() -> int:
+    return (len(os.sched_getaffinity(0)) + 1) // 2
+
+
 class NatsProgram:
     """The pinned nats-server from PyPI: the same for every peer that uses NATS.
 
-    It uses half of the cores at a time, as the one that `runlane bench` starts: both do better so.
+    It uses half of the cores at a time, unless GOMAXPROCS is set, as the one that `runlane bench` starts.
     """
 
     def __init__(self, cache: Cache) -> None:
-        self.environment = {"GOMAXPROCS": str(-(-(os.cpu_count() or 1) // 2))}
+        self.environment = {"GOMAXPROCS": os.environ.get("GOMAXPROCS", str(_half_the_cores()))}
         self.path = cache.python("nats-server", NATS_SERVER) / "nats-server"
         self.version = output([self.path, "--version"]).split("v")[-1]
 
