@@ -1,9 +1,10 @@
 //! A task-init's leader that has its plan, and waits for the word to execute it.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
 
 use jiff::Timestamp;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::net::unix::pipe;
 
 use super::launch_error::LaunchError;
@@ -53,14 +54,18 @@ pub(super) async fn arm(
 ) -> Result<Armed, Failure> {
     let pipes = || -> io::Result<_> {
         let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
-        let stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
-        let stderr = pipe::Receiver::from_owned_fd(stderr.into())?;
-        Ok((stdout, stderr, [their_stdout, their_stderr]))
+        Ok((receiver(stdout)?, receiver(stderr)?, [their_stdout, their_stderr]))
     };
     let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
     let (stdout, stderr, theirs) = pipes?;
     let sent = process.send_plan(plan, [theirs[0].as_fd(), theirs[1].as_fd()], go).await;
     Ok(Armed { process, stdout, stderr, sent })
+}
+
+/// tokio's own way asks first what sort of file it is, and how it was opened.
+fn receiver(end: PipeReader) -> io::Result<pipe::Receiver> {
+    fcntl(&end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    pipe::Receiver::from_owned_fd_unchecked(end.into())
 }
 
 impl Armed {

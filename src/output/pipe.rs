@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// Size of the first read buffer, in bytes. Most tasks write less; one that fills it gets a larger one.
+const FIRST_READ: usize = 4 * 1024;
 /// Size of a read buffer, in bytes: what a pipe holds by default.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// Size of a pipe that a task keeps full, and of its read buffer, in bytes.
@@ -39,8 +41,6 @@ impl PipeEnd for pipe::Receiver {
 }
 
 /// A pipe and its read buffer.
-///
-/// The buffer is never filled in advance, so the pages of a silent task's are not there.
 pub(super) struct Pipe<R> {
     reader: R,
     pub(super) buffer: Vec<u8>,
@@ -52,15 +52,19 @@ pub(super) struct Pipe<R> {
 
 impl<R: PipeEnd> Pipe<R> {
     pub(super) fn new(reader: R) -> Self {
-        let buffer = Vec::with_capacity(READ_BUFFER);
-        Self { reader, buffer, step: READ_BUFFER, full_reads: 0, grown: None }
+        Self { reader, buffer: Vec::new(), step: FIRST_READ, full_reads: 0, grown: None }
     }
 
     /// Reads into the buffer; returns how much. Cancel safe.
     pub(super) async fn read(&mut self) -> io::Result<usize> {
         self.buffer.clear();
+        self.buffer.reserve(self.step);
         let len = self.reader.read_buf(&mut (&mut self.buffer).limit(self.step)).await?;
-        self.full_reads = if len == self.step { self.full_reads + 1 } else { 0 };
+        match len == self.step {
+            true if self.step < READ_BUFFER => self.step = READ_BUFFER,
+            true => self.full_reads += 1,
+            false => self.full_reads = 0,
+        }
         if self.full_reads == FULL_READS && self.grown.is_none() {
             self.grow();
         }
@@ -74,8 +78,6 @@ impl<R: PipeEnd> Pipe<R> {
         if self.reader.grow(GROWN_BYTES) {
             self.grown = Some(permit);
             self.step = GROWN_BYTES;
-            // What was read is taken before the next read.
-            self.buffer.reserve(GROWN_BYTES - self.buffer.len());
         }
     }
 }
@@ -127,5 +129,13 @@ mod tests {
         let (pipe, all) = read_all(150_000).await;
         assert_eq!((capacity(&pipe), all.len()), (READ_BUFFER, 150_000));
         assert!(pipe.grown.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_read_buffer_is_small_until_it_is_filled() {
+        for (bytes, buffer) in [(0, FIRST_READ), (100, FIRST_READ), (50_000, READ_BUFFER)] {
+            let (pipe, all) = read_all(bytes).await;
+            assert_eq!((pipe.buffer.capacity(), all.len()), (buffer, bytes));
+        }
     }
 }
