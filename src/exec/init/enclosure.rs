@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
@@ -22,6 +23,10 @@ const WORK: &str = "work";
 
 /// Below [`Scratch`]: the task's script.
 const SCRIPT: &str = "script";
+
+/// How long ago a directory's last change has to be, so that any later one has another time: file systems
+/// that keep parts of a second take it from a clock that ticks every 1 to 10 ms (before Linux 6.13).
+const SETTLED_AFTER: SignedDuration = SignedDuration::from_millis(100);
 
 /// The user and group of the spawner.
 #[derive(Clone, Copy)]
@@ -67,7 +72,7 @@ impl Made {
         enclosure: &Enclosure,
         scratch: Option<Scratch>,
     ) -> Result<Self, SetupFailure> {
-        let scratch = scratch.map_or_else(|| Scratch::new(enclosure), Ok)?;
+        let scratch = scratch.map_or_else(|| Scratch::new(enclosure), |old| Ok(old.again()))?;
         match enclosure.cgroup.as_deref().map(Leaf::create).transpose() {
             Ok(leaf) => Ok(Self { scratch, leaf }),
             Err(error) => {
@@ -103,7 +108,7 @@ pub(super) struct Scratch {
     made: Option<[Stamp; 2]>,
 }
 
-/// What of a directory changes with any change of it or of what is in it.
+/// A directory of nobody's but a task, as it was made or found. Equal ones: nothing was changed in between.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -111,21 +116,22 @@ struct Stamp {
     mode: u32,
     owner: (u32, u32),
     links: u64,
+    /// When the directory or what is in it was changed last, in seconds and nanoseconds since 1970.
     changed: (i64, i64),
-    /// Before Linux 6.13 a change shortly after the making may have the same time.
+    /// Left out when the time alone would tell.
+    inside: Option<Inside>,
+}
+
+/// What a change may have left in a directory.
+#[derive(Debug, PartialEq, Eq)]
+struct Inside {
     entries: usize,
     attributes: Vec<u8>,
 }
 
 impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
+    fn of(path: &Path, look_inside: bool) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
-        let mut attributes = Vec::with_capacity(256);
-        match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut attributes)) {
-            // A file system without them.
-            Ok(_) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
         Ok(Self {
             device: found.dev(),
             inode: found.ino(),
@@ -133,9 +139,29 @@ impl Stamp {
             owner: (found.uid(), found.gid()),
             links: found.nlink(),
             changed: (found.ctime(), found.ctime_nsec()),
-            entries: std::fs::read_dir(path)?.count(),
-            attributes,
+            inside: look_inside.then(|| Inside::of(path)).transpose()?,
         })
+    }
+
+    /// Whether any change from now on shows in the time.
+    fn is_settled(&self) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let age = Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0))
+            .map(|changed| Timestamp::now().duration_since(changed));
+        // A file system without parts of a second has 0.
+        nanoseconds != 0 && age.is_ok_and(|age| age > SETTLED_AFTER)
+    }
+}
+
+impl Inside {
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut attributes = Vec::with_capacity(256);
+        match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut attributes)) {
+            // A file system without them.
+            Ok(_) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self { entries: std::fs::read_dir(path)?.count(), attributes })
     }
 }
 
@@ -159,7 +185,7 @@ impl Scratch {
                 )
             })?;
             // Without them it is a new one for each task.
-            scratch.made = scratch.stamps().ok();
+            scratch.made = scratch.stamps(true).ok();
         }
         Ok(scratch)
     }
@@ -169,13 +195,27 @@ impl Scratch {
         Self { path, root: None, made: None }
     }
 
-    fn stamps(&self) -> io::Result<[Stamp; 2]> {
-        Ok([Stamp::of(&self.path)?, Stamp::of(&self.path.join(WORK))?])
+    fn stamps(&self, look_inside: bool) -> io::Result<[Stamp; 2]> {
+        let stamp = |path: &Path| Stamp::of(path, look_inside);
+        Ok([stamp(&self.path)?, stamp(&self.path.join(WORK))?])
+    }
+
+    /// The same for another task: what was looked at inside needn't be again once it is old enough.
+    fn again(mut self) -> Self {
+        if let Some(made) = &mut self.made
+            && made.iter().all(Stamp::is_settled)
+        {
+            made.iter_mut().for_each(|stamp| stamp.inside = None);
+        }
+        self
     }
 
     /// Whether the work directory is as good as a new one.
     fn is_untouched(&self) -> bool {
-        self.made.is_some() && self.made == self.stamps().ok()
+        self.made.as_ref().is_some_and(|made| {
+            let look_inside = made.iter().any(|stamp| stamp.inside.is_some());
+            self.stamps(look_inside).is_ok_and(|now| now == *made)
+        })
     }
 
     /// Makes the directory, if it isn't there.
@@ -236,4 +276,39 @@ fn make(path: &Path) -> io::Result<()> {
 pub(super) fn refused(step: &str, error: &io::Error) -> SetupFailure {
     let errno: Errno = errno(error);
     failure(step, errno, errno.desc().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_older_directory_is_looked_at_from_outside_and_every_change_shows() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let work_root = Some(root.path().to_owned());
+        let enclosure = Enclosure { work_root, ..Enclosure::default() };
+        let looks_inside = |scratch: &Scratch| {
+            scratch.made.as_ref().expect("it is made").iter().all(|stamp| stamp.inside.is_some())
+        };
+        let changes: [fn(&Path); 3] = [
+            |work| std::fs::write(work.join("x"), "").expect("it is written"),
+            |work| std::fs::write(work.with_file_name("x"), "").expect("it is written"),
+            |work| {
+                std::fs::set_permissions(work, Permissions::from_mode(0o700)).expect("it is set")
+            },
+        ];
+        for change in changes {
+            let young = Scratch::new(&enclosure).ok().expect("it can be made").again();
+            assert!(looks_inside(&young) && young.is_untouched());
+            std::thread::sleep(Duration::from_millis(150));
+            let older = young.again();
+            assert!(!looks_inside(&older) && older.is_untouched());
+            change(&older.work_dir().expect("it has one"));
+            assert!(!older.is_untouched());
+        }
+    }
 }

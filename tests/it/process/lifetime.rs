@@ -345,8 +345,12 @@ async fn a_work_directory_is_another_tasks_only_if_nobody_has_touched_it() {
     let spawner = spawner().with_spares(1);
     let root = tempfile::tempdir().expect("a temporary directory");
     let mut places = Vec::new();
-    let touches = ["", "", "touch x", "", "touch x; rm x", "", "chmod 755 .", "", "mkdir ../y", ""];
-    for touch in touches {
+    let touches = ["touch x", "touch x; rm x", "chmod 755 .", "mkdir ../y"];
+    // Each to a directory that was made just now, and to one that is older than a clock's ticks.
+    let older = "sleep 0.2";
+    let touches: Vec<&str> =
+        touches.iter().flat_map(|touch| ["", *touch, older, *touch, ""]).collect();
+    for touch in &touches {
         let mut plan = sh(&mark, &format!("pwd; ls -A; stat -c %a .; {touch}"));
         plan.sandbox.enclosure.work_root = Some(root.path().to_owned());
         plan.cwd = None;
@@ -357,7 +361,8 @@ async fn a_work_directory_is_another_tasks_only_if_nobody_has_touched_it() {
         spawner.reuse(launched.process, &plan.sandbox).await.expect("the spawner lives");
     }
     for (at, touch) in touches.iter().enumerate().take(touches.len() - 1) {
-        assert_eq!(places[at] == places[at + 1], touch.is_empty(), "{touch:?}: {places:?}");
+        let is_same = places[at] == places[at + 1];
+        assert_eq!(is_same, ["", older].contains(touch), "{at}, {touch:?}: {places:?}");
     }
     drop(spawner);
     let entries = || std::fs::read_dir(root.path()).expect("it is there").count();
