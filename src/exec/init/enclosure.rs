@@ -282,7 +282,7 @@ pub(super) fn refused(step: &str, error: &io::Error) -> SetupFailure {
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -302,11 +302,14 @@ mod tests {
             },
         ];
         for change in changes {
-            let young = Scratch::new(&enclosure).ok().expect("it can be made").again();
+            let young = Scratch::new(&enclosure).expect("it can be made").again();
             assert!(looks_inside(&young) && young.is_untouched());
-            std::thread::sleep(Duration::from_millis(150));
-            let older = young.again();
-            assert!(!looks_inside(&older) && older.is_untouched());
+            let (mut older, start) = (young, Instant::now());
+            while looks_inside(&older) {
+                assert!(start.elapsed() < Duration::from_secs(10), "{:?}", older.made);
+                older = older.again();
+            }
+            assert!(start.elapsed() > Duration::from_millis(50) && older.is_untouched());
             change(&older.work_dir().expect("it has one"));
             assert!(!older.is_untouched());
         }
