@@ -92,7 +92,8 @@ async fn launch(spawner: &Spawner, plan: &LaunchPlan) -> (Duration, Duration) {
     let started = start.elapsed();
     process.wait().await.expect("it ends");
     let ended = start.elapsed();
-    spawner.reuse(process, &plan.sandbox).await.expect("the spawner lives");
+    spawner.keep(process, &plan.sandbox);
+    spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     (started, ended)
 }
 

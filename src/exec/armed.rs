@@ -48,7 +48,7 @@ pub(super) async fn start(process: TaskProcess, plan: &LaunchPlan) -> Result<Lau
 
 /// Gives a task-init its plan, and with it the word to execute it, or not.
 pub(super) async fn arm(
-    process: TaskProcess,
+    mut process: TaskProcess,
     plan: &LaunchPlan,
     go: Option<u8>,
 ) -> Result<Armed, Failure> {

@@ -8,7 +8,7 @@
 //! | control socket | worker → leader | [`GO`], then or later: the program may be executed |
 //! | control socket | worker → task-init | one byte per signal |
 //! | control socket | task-init → worker | frames: [`Report`] |
-//! | control socket | worker → task-init | after the end: [`AGAIN`], for another task |
+//! | control socket | worker → task-init, leader | after the end: [`AGAIN`], for another task; alone, or with its orders |
 //! | a pipe | leader → task-init | [`Setup`] |
 //!
 //! A frame is its length in four bytes, little endian, and JSON. A request is so short that it can't
@@ -43,7 +43,8 @@ pub(super) const PROBE_ARGUMENT: &str = "__probe";
 pub(super) const VERSION: u8 = 4;
 
 /// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
-/// number: those that came too late stand before it.
+/// number: those that came too late stand before it. The task-init leaves it to the leader to read, because
+/// descriptors may come with it.
 pub(super) const AGAIN: u8 = 0;
 
 /// Lets a leader that has its orders execute the program.
@@ -89,6 +90,19 @@ impl Preparation {
             landlock: sandbox.landlock.clone(),
             seccomp: sandbox.seccomp,
         }
+    }
+
+    /// Whether it is [`Self::of`] a sandbox.
+    pub(super) fn is_of(&self, sandbox: &Sandbox) -> bool {
+        let Self { enclosure, oom_score_adj, umask, nice, .. } = self;
+        let Self { capabilities, no_new_privs, landlock, seccomp, .. } = self;
+        *enclosure == sandbox.enclosure
+            && (*oom_score_adj, *umask, *nice)
+                == (sandbox.oom_score_adj, sandbox.umask, sandbox.nice)
+            && *capabilities == sandbox.capabilities
+            && *no_new_privs == sandbox.no_new_privs
+            && *landlock == sandbox.landlock
+            && *seccomp == sandbox.seccomp
     }
 }
 

@@ -127,15 +127,18 @@ impl TaskProcess {
         Self { control, received: Vec::new(), uid: None, is_reusable, is_over: false }
     }
 
-    /// Has a task-init whose task is over prepare for another. None: it can't.
+    /// Makes it another task's, whose task-init is to be asked to prepare for it. None: it can't be.
     pub(super) fn again(mut self) -> Option<Self> {
-        let is_free = self.is_over && self.is_reusable && self.received.is_empty();
-        if !is_free || self.control.send_byte(AGAIN).is_err() {
-            return None;
-        }
-        self.is_over = false;
         self.uid = None;
-        Some(self)
+        let is_free = self.is_over && self.is_reusable && self.received.is_empty();
+        is_free.then_some(self)
+    }
+
+    /// Has a task-init whose task is over prepare for another. If it can't be asked, the launch says so.
+    pub(super) fn get_ready(&mut self) {
+        if self.is_over {
+            self.is_over = self.control.send_byte(AGAIN).is_err();
+        }
     }
 
     /// Lets the leader, which has its orders, execute the program.
@@ -152,15 +155,19 @@ impl TaskProcess {
     }
 
     /// Hands over what the leader needs of a plan, with the writing ends of its output, and with the word
-    /// to execute it at once or without. Not cancel safe: only a dropped socket undoes a part of it.
+    /// to execute it at once or without. Asks for the leader, too, if that wasn't done. Not cancel safe: only
+    /// a dropped socket undoes a part of it.
     pub(super) async fn send_plan(
-        &self,
+        &mut self,
         plan: &LaunchPlan,
         output: [BorrowedFd<'_>; 2],
         go: Option<u8>,
     ) -> io::Result<()> {
         let mut frame = encode(&Orders::of(plan))?;
         frame.extend(go);
+        if std::mem::take(&mut self.is_over) {
+            frame.insert(0, AGAIN);
+        }
         self.control.send_all(&frame, &output).await
     }
 

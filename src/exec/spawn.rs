@@ -125,12 +125,15 @@ impl Spawner {
     /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
     /// launch.
     pub async fn prepare(&self, sandbox: &Sandbox) -> Result<(), LaunchError> {
-        let preparation = Preparation::of(sandbox);
-        let wanted = self.shared.spares.saturating_sub(self.use_kind(&preparation, |_| ()).0);
-        for _ in 0..wanted {
-            let process = self.start_init(&preparation).await?;
-            let enough = self.shared.spares;
-            self.use_kind(&preparation, |spares| {
+        let enough = self.shared.spares;
+        let there = self.use_kind(sandbox, |spares| {
+            // The last one is taken first.
+            spares.iter_mut().rev().take(enough).for_each(TaskProcess::get_ready);
+            spares.len()
+        });
+        for _ in there..enough {
+            let process = self.start_init(&Preparation::of(sandbox)).await?;
+            self.use_kind(sandbox, |spares| {
                 // Another caller may have been faster.
                 if spares.len() < enough {
                     spares.push(process);
@@ -140,21 +143,23 @@ impl Spawner {
         Ok(())
     }
 
-    /// Makes a spare of the process of a task that has ended, which is cheaper than a new one; of any
-    /// other it makes nothing. Then as [`Spawner::prepare`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn reuse(&self, process: TaskProcess, sandbox: &Sandbox) -> Result<(), LaunchError> {
-        let preparation = Preparation::of(sandbox);
-        if self.shared.spares > 0 {
-            self.use_kind(&preparation, |spares| {
-                if spares.len() < self.shared.kept {
-                    spares.extend(process.again());
-                }
-            });
-        }
-        self.prepare(sandbox).await
+    /// Keeps the process of a task that has ended for another, which is cheaper than a new one; of one that
+    /// can't be another's it keeps nothing. It prepares itself with [`Spawner::prepare`], or once the
+    /// next task is there: that one starts later then, but it costs a message and a wake-up less. Returns
+    /// whether there is a spare.
+    pub fn keep(&self, process: TaskProcess, sandbox: &Sandbox) -> bool {
+        let kept = if self.shared.spares == 0 { 0 } else { self.shared.kept };
+        self.use_kind(sandbox, |spares| {
+            if spares.len() < kept {
+                spares.extend(process.again());
+            }
+            !spares.is_empty()
+        })
+    }
+
+    /// Whether the next task in a sandbox finds a spare.
+    pub fn has_spare(&self, sandbox: &Sandbox) -> bool {
+        self.use_kind(sandbox, |spares| !spares.is_empty())
     }
 
     /// Ends the spares that no task has taken since the last trim, but for those of
@@ -169,27 +174,22 @@ impl Spawner {
         }
     }
 
-    /// Does something with the spares of a kind, and returns how many there were before. The kind that
-    /// was used least lately makes room for a new one; its spares end.
-    fn use_kind<T>(
-        &self,
-        preparation: &Preparation,
-        then: impl FnOnce(&mut Vec<TaskProcess>) -> T,
-    ) -> (usize, T) {
+    /// Does something with the spares of a sandbox's kind. The kind that was used least lately makes room
+    /// for a new one; its spares end.
+    fn use_kind<T>(&self, sandbox: &Sandbox, then: impl FnOnce(&mut Vec<TaskProcess>) -> T) -> T {
         let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = kinds.iter().position(|kind| kind.preparation == *preparation);
+        let known = kinds.iter().position(|kind| kind.preparation.is_of(sandbox));
         let mut kind = match known {
             Some(at) => kinds.remove(at),
-            None => Kind { preparation: preparation.clone(), spares: Vec::new(), unused: 0 },
+            None => Kind { preparation: Preparation::of(sandbox), spares: Vec::new(), unused: 0 },
         };
-        let before = kind.spares.len();
         let done = then(&mut kind.spares);
         kind.unused = kind.unused.min(kind.spares.len());
         if kinds.len() >= KINDS {
             kinds.remove(0);
         }
         kinds.push(kind);
-        (before, done)
+        done
     }
 
     /// Launches a task, and returns when its program is executed. Needs a tokio runtime.
@@ -237,17 +237,15 @@ impl Spawner {
     }
 
     async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
-        let preparation = Preparation::of(&plan.sandbox);
-        let (_, spare) = self.use_kind(&preparation, Vec::pop);
+        let spare = self.use_kind(&plan.sandbox, Vec::pop);
+        let new = async || self.start_init(&Preparation::of(&plan.sandbox)).await;
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
             Some(spare) => match armed::start(spare, plan).await {
-                Err(Failure::NotEnclosed(_)) => {
-                    armed::start(self.start_init(&preparation).await?, plan).await
-                }
+                Err(Failure::NotEnclosed(_)) => armed::start(new().await?, plan).await,
                 other => other,
             },
-            None => armed::start(self.start_init(&preparation).await?, plan).await,
+            None => armed::start(new().await?, plan).await,
         };
         launched.map_err(Failure::into_error)
     }
@@ -260,7 +258,7 @@ impl Spawner {
         if identity.is_some_and(|identity| matches!(identity.user, UserIds::Pool { .. })) {
             return None;
         }
-        let (_, spare) = self.use_kind(&Preparation::of(&plan.sandbox), Vec::pop);
+        let spare = self.use_kind(&plan.sandbox, Vec::pop);
         armed::arm(spare?, plan, None).await.ok()
     }
 

@@ -10,7 +10,8 @@
 //! Memory per task: two read buffers, two pending chunks, two tails ([`TAIL_BYTES`]), one read's worth
 //! of ready chunks, and the sink's capacity times `chunk_max`. With the defaults and a sink of 2 that
 //! is at most 1.5 MiB, and 0.4 MiB more while the pipes are grown, besides the two pipes in the kernel.
-//! A task that writes less than can be stored has the read buffers and what it wrote within 5 ms.
+//! A task that writes less than can be stored has the read buffers and what it wrote within 5 ms; the
+//! buffers have 4 KiB each until one read fills them.
 //!
 //! [`TAIL_BYTES`]: crate::task::plan::TAIL_BYTES
 

@@ -136,6 +136,9 @@ pub(super) async fn run(
 /// Makes processes for the next tasks, once this one had the time to start: it would have to share
 /// the CPU with their forks.
 async fn make_spares(shared: &Shared, sandbox: &Sandbox) {
+    if shared.spawner.has_spare(sandbox) {
+        return;
+    }
     tokio::time::sleep(SPARES_AFTER).await;
     // Without spares the next launch takes longer, and says why they can't be made.
     shared.spawner.prepare(sandbox).await.ok();

@@ -262,11 +262,13 @@ async fn work(
     }
     let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await;
     spec_is_kept(shared, &inputs.delivery, kept).await;
-    // Now that nobody waits any more. Without spares the next launch takes longer, and says why.
-    match process {
-        Some(process) => shared.spawner.reuse(process, &plan.sandbox).await.ok(),
-        None => shared.spawner.prepare(&plan.sandbox).await.ok(),
-    };
+    // Now that nobody waits any more.
+    let has_spare = process.is_some_and(|process| shared.spawner.keep(process, &plan.sandbox));
+    // While no place is free, the next task's claim takes longer than all of its setup.
+    if !has_spare || !*shared.is_crowded.borrow() {
+        // Without spares the next launch takes longer, and says why.
+        shared.spawner.prepare(&plan.sandbox).await.ok();
+    }
     match settled? {
         Settled::Recorded => Ok(RunEnd::Done),
         Settled::Requeued => Ok(RunEnd::Requeued),

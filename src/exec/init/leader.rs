@@ -19,7 +19,7 @@ use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
 use super::super::link::{
-    Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, encode, read_frame,
+    AGAIN, Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, encode, read_frame,
 };
 use super::child::{Child, EXEC};
 use super::command::Command;
@@ -38,6 +38,8 @@ pub(super) struct Leader<'a> {
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) init: Pid,
+    /// It isn't this task-init's first.
+    pub(super) is_another: bool,
     pub(super) standing: &'a Standing,
     /// What execve needs, and no destructor of this process will free.
     pub(super) kept: &'a OnceCell<(Command, Bounds<'static>)>,
@@ -175,26 +177,23 @@ impl Leader<'_> {
 
     /// Waits for the orders. None: there will be none, the worker has closed its end.
     fn receive(&self) -> io::Result<Option<Assignment>> {
-        let mut length = [0; 4];
-        let (mut read, mut descriptors) = sys::receive(self.control.as_fd(), &mut length)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        let mut control = self.control;
-        while read < length.len() {
-            // They come with the first byte; the kernel may cut after it, but never does.
-            let (more, late) = sys::receive(control.as_fd(), &mut length[read..])?;
+        // In front of another task's orders stands the word that asked for it.
+        let mut start = [AGAIN, 0, 0, 0, 0];
+        let start = &mut start[usize::from(!self.is_another)..];
+        let (mut read, mut descriptors) = (0, Vec::new());
+        while read < start.len() {
+            let (more, with) = sys::receive(self.control.as_fd(), &mut start[read..])?;
             if more == 0 {
                 return Ok(None);
             }
-            descriptors.extend(late);
+            descriptors.extend(with);
             read += more;
         }
-        let length = u32::from_le_bytes(length) as usize;
+        let length = start.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
         if length > MAX_FRAME {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut frame = vec![0; length];
+        let (mut control, mut frame) = (self.control, vec![0; length]);
         match control.read_exact(&mut frame) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,

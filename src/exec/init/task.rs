@@ -19,7 +19,7 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{getpid, setsid};
 
 use super::super::cgroup::Leaf;
@@ -118,19 +119,18 @@ struct Init {
 impl Init {
     /// Waits until the worker asks for another task. False: it doesn't any more.
     fn is_asked_again(&mut self) -> io::Result<bool> {
-        let mut byte = [AGAIN + 1];
-        // Signals that were sent before the worker knew of the end are nobody's.
-        while byte[0] != AGAIN {
+        let mut byte = [0];
+        loop {
             // Not by the read: that is woken, too, when the worker takes the report out of the socket.
             poll(&mut [pollin(&self.control)], PollTimeout::NONE)?;
-            match self.control.read(&mut byte) {
-                Ok(1) => {}
-                Ok(_) => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
-                Err(error) => return Err(error),
+            match recv(self.control.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK) {
+                Ok(1) if byte == [AGAIN] => return Ok(true),
+                // Signals that were sent before the worker knew of the end are nobody's.
+                Ok(1) => self.control.read_exact(&mut byte)?,
+                Ok(_) | Err(Errno::ECONNRESET) => return Ok(false),
+                Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(true)
     }
 
     /// Prepares for a task, waits for it, and runs it to its end.
@@ -146,6 +146,7 @@ impl Init {
             scratch: &made.scratch,
             leaf: made.leaf.as_ref(),
             init: getpid(),
+            is_another: self.tasks > 0,
             standing: &self.standing,
             kept: &kept,
         };

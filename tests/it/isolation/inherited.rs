@@ -103,7 +103,8 @@ async fn a_long_tasks_supervisor_takes_its_own_oom_score_back_and_no_task_goes_w
         }
         launched.process.wait().await.unwrap();
         drop(launched.stdout);
-        spawner.reuse(launched.process, &sandbox).await.unwrap();
+        assert!(spawner.keep(launched.process, &sandbox));
+        spawner.prepare(&sandbox).await.unwrap();
     }
     assert_eq!(inits.len(), 1, "{inits:?}");
 }

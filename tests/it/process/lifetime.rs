@@ -68,7 +68,8 @@ async fn a_task_init_has_one_task_after_the_other_and_tells_them_apart() {
     let mut inits = BTreeSet::new();
     // The first one's memory, time and late signals are not the second's.
     let large = "head -c 60M /dev/zero | tail -c 50M | wc -c; exit 3";
-    for (script, code) in [(large, 3), ("exit 4", 4)] {
+    // The second is prepared for at once, the third when it is there.
+    for (script, code, at_once) in [(large, 3, true), ("exit 4", 4, false), ("exit 5", 5, true)] {
         let plan = sh(&mark, &format!("echo $PPID; {script}"));
         let Launched { mut process, mut stdout, .. } =
             spawner.launch(&plan).await.expect("sh can be launched");
@@ -78,7 +79,10 @@ async fn a_task_init_has_one_task_after_the_other_and_tells_them_apart() {
         assert_eq!(exit.status, ExitStatus::Exited(code));
         assert_eq!(exit.usage.max_rss_bytes > 40 << 20, code == 3, "{exit:?}");
         process.signal(Signal::Polite(15)).expect("it listens");
-        spawner.reuse(process, &plan.sandbox).await.expect("the spawner lives");
+        assert!(spawner.keep(process, &plan.sandbox) && spawner.has_spare(&plan.sandbox));
+        if at_once {
+            spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
+        }
     }
     assert_eq!(inits.len(), 1, "{inits:?}");
 }
@@ -96,7 +100,8 @@ async fn spares_of_a_busy_time_end_when_it_is_over() {
     }
     for mut task in busy {
         task.process.wait().await.expect("its end is known");
-        spawner.reuse(task.process, &plan.sandbox).await.expect("the spawner lives");
+        assert!(spawner.keep(task.process, &plan.sandbox));
+        spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     }
     spawner.trim();
     until("they are kept for the next tasks", || spares() == 4).await;
@@ -104,7 +109,8 @@ async fn spares_of_a_busy_time_end_when_it_is_over() {
     for _ in 0..3 {
         let mut task = spawner.launch(&plan).await.expect("sh can be launched");
         task.process.wait().await.expect("its end is known");
-        spawner.reuse(task.process, &plan.sandbox).await.expect("the spawner lives");
+        assert!(spawner.keep(task.process, &plan.sandbox));
+        spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     }
     assert_eq!(spares(), 4);
     spawner.trim();
@@ -358,7 +364,8 @@ async fn a_work_directory_is_another_tasks_only_if_nobody_has_touched_it() {
         places.push(line(&mut launched.stdout).await);
         assert_eq!(line(&mut launched.stdout).await, "700", "nothing is in it: {places:?}");
         launched.process.wait().await.expect("its end is known");
-        spawner.reuse(launched.process, &plan.sandbox).await.expect("the spawner lives");
+        assert!(spawner.keep(launched.process, &plan.sandbox));
+        spawner.prepare(&plan.sandbox).await.expect("the spawner lives");
     }
     for (at, touch) in touches.iter().enumerate().take(touches.len() - 1) {
         let is_same = places[at] == places[at + 1];
