@@ -40,7 +40,7 @@ pub(super) const AFTERMATH_ARGUMENT: &str = "__task-aftermath";
 pub(super) const PROBE_ARGUMENT: &str = "__probe";
 
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 
 /// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
 /// number: those that came too late stand before it. The task-init leaves it to the leader to read, because

@@ -127,7 +127,7 @@ impl TaskProcess {
         Self { control, received: Vec::new(), uid: None, is_reusable, is_over: false }
     }
 
-    /// Makes it another task's, whose task-init is to be asked to prepare for it. None: it can't be.
+    /// Gives it up for another task, which its task-init is yet to be asked for. None: it can't have one.
     pub(super) fn again(mut self) -> Option<Self> {
         self.uid = None;
         let is_free = self.is_over && self.is_reusable && self.received.is_empty();

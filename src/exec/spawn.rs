@@ -143,10 +143,11 @@ impl Spawner {
         Ok(())
     }
 
-    /// Keeps the process of a task that has ended for another, which is cheaper than a new one; of one that
-    /// can't be another's it keeps nothing. It prepares itself with [`Spawner::prepare`], or once the
-    /// next task is there: that one starts later then, but it costs a message and a wake-up less. Returns
-    /// whether there is a spare.
+    /// Makes a spare of the process of a task that has ended, which is cheaper than a new one; of any other
+    /// it makes nothing. Returns whether there is a spare.
+    ///
+    /// It prepares for its task with [`Spawner::prepare`], or else when that is there: a later start, but a
+    /// message and two wake-ups less.
     pub fn keep(&self, process: TaskProcess, sandbox: &Sandbox) -> bool {
         let kept = if self.shared.spares == 0 { 0 } else { self.shared.kept };
         self.use_kind(sandbox, |spares| {

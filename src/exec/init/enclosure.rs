@@ -108,7 +108,7 @@ pub(super) struct Scratch {
     made: Option<[Stamp; 2]>,
 }
 
-/// A directory of nobody's but a task, as it was made or found. Equal ones: nothing was changed in between.
+/// What of a directory changes with any change of it or of what is in it.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
