@@ -94,11 +94,21 @@ impl Preparation {
 
     /// Whether it is [`Self::of`] a sandbox.
     pub(super) fn is_of(&self, sandbox: &Sandbox) -> bool {
-        let Self { enclosure, oom_score_adj, umask, nice, .. } = self;
-        let Self { capabilities, no_new_privs, landlock, seccomp, .. } = self;
+        // Without `..`: a field that isn't compared would give a task what was prepared for another.
+        let Self {
+            enclosure,
+            oom_score_adj,
+            umask,
+            nice,
+            capabilities,
+            no_new_privs,
+            landlock,
+            seccomp,
+        } = self;
         *enclosure == sandbox.enclosure
-            && (*oom_score_adj, *umask, *nice)
-                == (sandbox.oom_score_adj, sandbox.umask, sandbox.nice)
+            && *oom_score_adj == sandbox.oom_score_adj
+            && *umask == sandbox.umask
+            && *nice == sandbox.nice
             && *capabilities == sandbox.capabilities
             && *no_new_privs == sandbox.no_new_privs
             && *landlock == sandbox.landlock
@@ -243,6 +253,29 @@ fn read_or_end(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_preparation_is_that_of_a_sandbox_which_differs_in_nothing_that_it_has() {
+        let plain = Sandbox::default();
+        let changes: [fn(&mut Sandbox); 8] = [
+            |sandbox| sandbox.enclosure.namespaces.network ^= true,
+            |sandbox| sandbox.oom_score_adj += 1,
+            |sandbox| sandbox.umask ^= 0o007,
+            |sandbox| sandbox.nice = Some(3),
+            |sandbox| sandbox.capabilities = Some(BTreeSet::from(["CAP_KILL".to_owned()])),
+            |sandbox| sandbox.no_new_privs ^= true,
+            |sandbox| sandbox.landlock = Some(Landlock::default()),
+            |sandbox| sandbox.seccomp = Some(Seccomp::Standard),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            let mut other = plain.clone();
+            change(&mut other);
+            let (of_plain, of_other) = (Preparation::of(&plain), Preparation::of(&other));
+            assert_ne!(of_plain, of_other, "change {at}");
+            assert!(of_plain.is_of(&plain) && of_other.is_of(&other), "change {at}");
+            assert!(!of_plain.is_of(&other) && !of_other.is_of(&plain), "change {at}");
+        }
+    }
 
     #[test]
     fn a_frame_that_arrives_byte_by_byte_is_taken_once_and_whole() {

@@ -60,10 +60,12 @@ impl<R: PipeEnd> Pipe<R> {
         self.buffer.clear();
         self.buffer.reserve(self.step);
         let len = self.reader.read_buf(&mut (&mut self.buffer).limit(self.step)).await?;
-        match len == self.step {
-            true if self.step < READ_BUFFER => self.step = READ_BUFFER,
-            true => self.full_reads += 1,
-            false => self.full_reads = 0,
+        if len < self.step {
+            self.full_reads = 0;
+        } else if self.step < READ_BUFFER {
+            self.step = READ_BUFFER;
+        } else {
+            self.full_reads += 1;
         }
         if self.full_reads == FULL_READS && self.grown.is_none() {
             self.grow();
