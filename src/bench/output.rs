@@ -13,8 +13,8 @@ use super::limits::pipe_rate;
 use super::stats::Spread;
 use super::throughput::{Cpu, CpuMs, succeeded};
 use super::{BenchError, Progress, Site};
-use crate::client::{Client, FollowEvent};
-use crate::wire::{Attempt, Outcome, Selector, Stream, TaskId, TaskSpec};
+use crate::client::{Follow, FollowEvent};
+use crate::wire::{Attempt, Outcome, Selector, Stream, TaskSpec};
 
 /// How long no event may come before the round has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -204,21 +204,19 @@ async fn follow(
     let mut spec = pattern.task();
     spec.runner_selector = selector.cloned();
     let start = Instant::now();
-    let id = site.client().submit(spec).await?.task.id;
-    let (time, outcome) = read(site.client(), &id, pattern, start).await?;
-    site.remember([id]);
+    let (submission, follow) = site.client().submitter().submit_and_follow(spec).await?;
+    let (time, outcome) = read(follow, pattern, start).await?;
+    site.remember([submission.task.id]);
     succeeded(&outcome)?;
     Ok(pattern.len() as f64 / 1e6 / time.as_secs_f64())
 }
 
 /// Follows a task to its end and checks each byte; returns the time since `start`.
 pub(super) async fn read(
-    client: &Client,
-    id: &TaskId,
+    mut follow: Follow,
     pattern: &Pattern,
     start: Instant,
 ) -> Result<(Duration, Outcome), BenchError> {
-    let mut follow = client.follow(id).await?;
     let mut check = Check::new(pattern);
     let missing = || BenchError::Missing { missing: 1, patience: PATIENCE };
     loop {

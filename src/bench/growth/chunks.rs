@@ -36,8 +36,8 @@ pub(super) async fn measure(
             Some(workers? + site.server_pid().and_then(cpu_time)?)
         };
         let (before, start) = (now(), Instant::now());
-        let id = site.client().submit(spec).await?.task.id;
-        let (time, outcome) = read(site.client(), &id, &pattern, start).await?;
+        let (_, follow) = site.client().submitter().submit_and_follow(spec).await?;
+        let (time, outcome) = read(follow, &pattern, start).await?;
         let cpu = now().zip(before).map(|(after, before)| millis(after - before));
         succeeded(&outcome)?;
         let megabytes = pattern.len() as f64 / 1e6;

@@ -1,9 +1,11 @@
 //! Live readers of one task, each on a connection of its own; all of them compare each byte.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::super::output::{Pattern, read};
 use super::super::proc::cpu_time;
@@ -12,7 +14,10 @@ use super::super::throughput::succeeded;
 use super::super::{BenchError, Curve, Progress, Site};
 use super::{Reach, server_megabytes, step};
 use crate::client::Client;
-use crate::wire::TaskId;
+use crate::wire::{Outcome, TaskId, TaskSpec};
+
+/// How long a reader looks for what is stored before the task comes.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 
 #[allow(clippy::cast_precision_loss)]
 pub(super) async fn measure(
@@ -32,9 +37,13 @@ pub(super) async fn measure(
         while clients.len() < followers {
             clients.push(site.another_client().await?);
         }
+        let id = TaskId::generate();
+        let readers = listen(&clients, &id, &pattern).await;
         let server = || site.server_pid().and_then(cpu_time);
         let (before, start) = (server(), Instant::now());
-        follow_all(site.client(), &clients, &pattern).await?;
+        let spec = TaskSpec { id: Some(id), ..pattern.task() };
+        site.client().submit(spec).await?;
+        joined(readers).await?;
         let time = start.elapsed();
         let cpu = server().zip(before).map(|(after, before)| millis(after - before));
         let all = megabytes * followers as f64;
@@ -53,24 +62,33 @@ pub(super) async fn measure(
     Ok(curve)
 }
 
-/// Submits one task, when all readers listen, and waits until each has everything.
-async fn follow_all(
-    submitter: &Client,
-    clients: &[Client],
-    pattern: &Arc<Pattern>,
-) -> Result<(), BenchError> {
-    let id = TaskId::generate();
+/// What a reader has when the task has ended.
+type Read = Result<Outcome, BenchError>;
+
+/// Starts the readers of a task that is not there yet, and returns when all of them listen.
+async fn listen(clients: &[Client], id: &TaskId, pattern: &Arc<Pattern>) -> JoinSet<Read> {
     let mut readers = JoinSet::new();
+    let (listening, mut all_listen) = mpsc::channel::<()>(1);
     for client in clients {
         let (client, id, pattern) = (client.clone(), id.clone(), Arc::clone(pattern));
-        readers.spawn(async move { read(&client, &id, &pattern, Instant::now()).await });
+        let listening = listening.clone();
+        readers.spawn(async move {
+            let mut follow = client.follow(&id).await?;
+            // It has looked at what is stored by then. Cancel safe.
+            timeout(FIRST_LOOK, follow.next()).await.ok();
+            drop(listening);
+            let (_, outcome) = read(follow, &pattern, Instant::now()).await?;
+            Ok(outcome)
+        });
     }
-    let mut spec = pattern.task();
-    spec.id = Some(id);
-    submitter.submit(spec).await?;
+    drop(listening);
+    all_listen.recv().await;
+    readers
+}
+
+async fn joined(mut readers: JoinSet<Read>) -> Result<(), BenchError> {
     while let Some(read) = readers.join_next().await {
-        let read = read.map_err(|_| BenchError::Proc { what: "a reader" })?;
-        succeeded(&read?.1)?;
+        succeeded(&read.map_err(|_| BenchError::Proc { what: "a reader" })??)?;
     }
     Ok(())
 }
