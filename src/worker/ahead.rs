@@ -4,7 +4,8 @@
 //!   longer one nothing that anybody would notice.
 //! * At most as many as can run, or [`LEAST`] if they are very short, each for at most [`PATIENCE`]: then it
 //!   is handed back, for any worker at once, and nothing is fetched ahead until runs have been short again.
-//! * Nothing of such a task is done here: it isn't taken, so a cancel or another worker may come first.
+//! * It isn't taken, so a cancel or another worker may come first. But its spec is read, and its run planned:
+//!   where a place is free again, nobody waits for that.
 //! * Asked for in halves of that: one pull brings several.
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::{BootInstant, Lease};
+use super::prepare::Prepared;
 use crate::nats::{Delivery, Hold as _};
 
 /// A shorter run gains by being fetched ahead: some ten times what a pull takes.
@@ -31,6 +33,8 @@ const LEAST: usize = 4;
 /// A delivery, and when it came.
 pub(super) struct Fetched {
     pub(super) delivery: Delivery,
+    /// What is to be done with it, once that is known.
+    pub(super) prepared: Option<Box<Prepared>>,
     pub(super) at: BootInstant,
     since: Instant,
 }
@@ -38,7 +42,7 @@ pub(super) struct Fetched {
 impl Fetched {
     /// One that comes now.
     pub(super) fn now(delivery: Delivery) -> Self {
-        Self { delivery, at: BootInstant::now(), since: Instant::now() }
+        Self { delivery, prepared: None, at: BootInstant::now(), since: Instant::now() }
     }
 
     /// Whether it may still be answered. After its lease, as when this process was frozen, it may be

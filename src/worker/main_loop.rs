@@ -26,6 +26,7 @@ use super::ahead::{Ahead, Fetched};
 use super::answers::Answers;
 use super::drain::{Drain, Report};
 use super::places::{Ask, Places};
+use super::prepare;
 use super::presence::PresenceWriter;
 use super::run::{self, RunInputs};
 use super::shared::Shared;
@@ -182,7 +183,7 @@ impl MainLoop {
         }
     }
 
-    fn start(&mut self, fetched: Fetched) {
+    fn start(&mut self, mut fetched: Fetched) {
         let delivery = &fetched.delivery;
         if let Some(active) = self.active.get(&delivery.id) {
             let handle = delivery.handle.clone();
@@ -202,6 +203,8 @@ impl MainLoop {
         if takes && self.places.room() > 0 {
             self.run_task(fetched);
         } else if takes && self.ahead.has_room() {
+            let prepared = prepare::prepare(&self.parts.shared, &fetched.delivery);
+            fetched.prepared = Some(Box::new(prepared));
             self.ahead.push(fetched);
         } else {
             // The intake does not ask for it again before there is room; another worker gets it at once.
@@ -209,15 +212,22 @@ impl MainLoop {
         }
     }
 
-    fn run_task(&mut self, Fetched { delivery, at: received, .. }: Fetched) {
+    fn run_task(&mut self, Fetched { delivery, prepared, at: received, .. }: Fetched) {
         let (stop, stop_rx) = watch::channel(None);
         let (handle, handle_rx) = watch::channel(delivery.handle.clone());
         let (used_tx, used) = watch::channel(delivery.handle.clone());
         let (id, queue_seq, since) = (delivery.id.clone(), delivery.queue_seq, Instant::now());
         let active = Active { queue_seq, handle, used, stop: stop.clone(), since };
         let shared = Arc::clone(&self.parts.shared);
-        let inputs =
-            RunInputs { delivery, received, handle: handle_rx, used: used_tx, stop, stop_rx };
+        let inputs = RunInputs {
+            delivery,
+            prepared,
+            received,
+            handle: handle_rx,
+            used: used_tx,
+            stop,
+            stop_rx,
+        };
         let run = self.runs.spawn(run::run(shared, inputs));
         self.tasks_of_runs.insert(run.id(), id.clone());
         self.active.insert(id, active);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::claim;
 use super::shared::Shared;
 use crate::client::schedule::schedule;
 use crate::nats::topology::{self, TopologyError};
@@ -35,6 +36,15 @@ pub(super) enum Prepared {
 pub(super) struct Ready {
     pub(super) task: Task,
     pub(super) runner: String,
+    /// None: it isn't the message's first delivery, or something is wrong with it, which is said when the
+    /// task is ours.
+    pub(super) first: Option<FirstRun>,
+}
+
+/// The run that a task's first delivery most likely becomes.
+pub(super) struct FirstRun {
+    pub(super) run_id: String,
+    pub(super) plan: LaunchPlan,
 }
 
 /// Decides about a delivery.
@@ -55,8 +65,9 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
     }
     match shared.router.pick(task.work.kind(), &task.selector) {
         Ok(runner) => {
-            let runner = runner.name().to_owned();
-            Prepared::Run(Ready { task, runner })
+            let mut ready = Ready { task, runner: runner.name().to_owned(), first: None };
+            ready.first = ready.first_run(shared, delivery);
+            Prepared::Run(ready)
         }
         Err(error) => {
             // Only a lane that one of our runners matches is pulled from: its record was changed.
@@ -68,6 +79,16 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
 }
 
 impl Ready {
+    fn first_run(&self, shared: &Shared, delivery: &Delivery) -> Option<FirstRun> {
+        if delivery.delivered != 1 {
+            return None;
+        }
+        let slot = self.task.slot.as_ref().map(|slot| slot.name.as_str());
+        let run_id = claim::run_id(&self.runner, slot, delivery, Attempt::FIRST);
+        let plan = self.plan(shared, delivery, Attempt::FIRST, run_id.clone()).ok()?;
+        Some(FirstRun { run_id, plan })
+    }
+
     /// Plans the run.
     pub(super) fn plan(
         &self,

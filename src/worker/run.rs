@@ -11,14 +11,14 @@ use super::claim::{self, Claim, Intent, Taken};
 use super::finish::{self, FinishError, Settled};
 use super::lease::{BootInstant, Lease};
 use super::lease_keeper::LeaseKeeper;
-use super::prepare::{self, Prepared, Ready};
+use super::prepare::{self, FirstRun, Prepared, Ready};
 use super::shared::Shared;
 use super::stop::{self, canceled};
 use crate::exec::{Armed, Stop};
 use crate::nats::{AckHandle, BusError, Delivery, Hold as _, Kept};
-use crate::task::{LaunchPlan, SlotRequest};
+use crate::task::SlotRequest;
 use crate::telemetry::metrics;
-use crate::wire::{Attempt, Started, StopReason};
+use crate::wire::{Started, StopReason};
 
 /// Pause before a task that could not be taken for want of a server is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -26,6 +26,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// What a run is given.
 pub(super) struct RunInputs {
     pub(super) delivery: Delivery,
+    /// What is to be done with it, if that is known.
+    pub(super) prepared: Option<Box<Prepared>>,
     /// When it came; its lease counts from then.
     pub(super) received: BootInstant,
     /// The newest delivery of the task's message.
@@ -73,8 +75,10 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: RunInputs) -> RunEnd {
     }
 }
 
-async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishError> {
-    let Some((ready, intent)) = decide(shared, &inputs.delivery).await? else {
+async fn deal_with(shared: &Shared, mut inputs: RunInputs) -> Result<RunEnd, FinishError> {
+    let prepared = inputs.prepared.take().map(|prepared| *prepared);
+    let prepared = prepared.unwrap_or_else(|| prepare::prepare(shared, &inputs.delivery));
+    let Some((mut ready, intent)) = decide(shared, &inputs.delivery, prepared).await? else {
         return Ok(RunEnd::Done);
     };
     let lease = Lease::start(shared.lease_of(&inputs.delivery.lane), inputs.received);
@@ -84,15 +88,17 @@ async fn deal_with(shared: &Shared, inputs: RunInputs) -> Result<RunEnd, FinishE
         Ok(Go::Nowhere(end)) => return Ok(end),
         Err(error) => return give_back(shared, &inputs, &lease, error).await,
     };
-    take(shared, &inputs, ready.as_ref(), &lease, &intent).await
+    let first = ready.as_mut().and_then(|ready| ready.first.take());
+    take(shared, &inputs, (ready.as_ref(), first), &lease, &intent).await
 }
 
 /// What the worker wants to do with a delivery; `None` if it was dealt with here.
 async fn decide(
     shared: &Shared,
     delivery: &Delivery,
+    prepared: Prepared,
 ) -> Result<Option<(Option<Ready>, Intent)>, FinishError> {
-    match prepare::prepare(shared, delivery) {
+    match prepared {
         Prepared::Run(ready) => {
             let intent = Intent::Run {
                 runner: ready.runner.clone(),
@@ -119,7 +125,7 @@ async fn decide(
 async fn take(
     shared: &Shared,
     inputs: &RunInputs,
-    ready: Option<&Ready>,
+    (ready, first): (Option<&Ready>, Option<FirstRun>),
     lease: &Lease,
     intent: &Intent,
 ) -> Result<RunEnd, FinishError> {
@@ -127,10 +133,8 @@ async fn take(
     let slot = ready.and_then(|ready| ready.task.slot.as_ref()).map(|slot| slot.name.as_str());
     let handle = inputs.newest_handle();
     // What is set up beside the claim ends, unexecuted, unless the task is ours.
-    let (claimed, early) = tokio::join!(
-        claim::claim(shared, delivery, lease, intent),
-        Early::arm(shared, delivery, ready)
-    );
+    let (claimed, early) =
+        tokio::join!(claim::claim(shared, delivery, lease, intent), Early::arm(shared, first));
     match claimed {
         Ok(Claim::Taken(taken)) => {
             let ready = ready.expect("only a prepared task is taken for a run");
@@ -226,8 +230,8 @@ async fn work(
     let id = &inputs.delivery.id;
     let handle = || inputs.newest_handle();
     let Started { attempt, run_id, .. } = &taken.started;
-    let (plan, armed) = match early.filter(|early| early.run_id == *run_id) {
-        Some(early) => (early.plan, Some(early.armed)),
+    let (plan, armed) = match early.filter(|early| early.run.run_id == *run_id) {
+        Some(early) => (early.run.plan, early.armed),
         None => match ready.plan(shared, &inputs.delivery, *attempt, run_id.clone()) {
             Ok(plan) => (plan, None),
             Err(error) => {
@@ -275,27 +279,21 @@ async fn work(
     }
 }
 
-/// A first attempt that is set up while the task is being taken.
+/// A first attempt while the task is being taken.
 struct Early {
-    run_id: String,
-    plan: LaunchPlan,
-    armed: Armed,
+    run: FirstRun,
+    /// Its process, if that is set up meanwhile.
+    armed: Option<Armed>,
 }
 
 impl Early {
-    async fn arm(shared: &Shared, delivery: &Delivery, ready: Option<&Ready>) -> Option<Self> {
-        let ready = ready.filter(|_| delivery.delivered == 1)?;
-        // While no place is free the claim's answer takes longer than the setup, so the claim leaves first.
-        // Otherwise it is the other way round.
-        if *shared.is_crowded.borrow() {
-            shared.bus.after_others().await;
-        }
-        let slot = ready.task.slot.as_ref().map(|slot| slot.name.as_str());
-        let run_id = claim::run_id(&ready.runner, slot, delivery, Attempt::FIRST);
-        // What is wrong with it is said when the task is ours.
-        let plan = ready.plan(shared, delivery, Attempt::FIRST, run_id.clone()).ok()?;
-        let armed = shared.spawner.arm(&plan).await?;
-        Some(Self { run_id, plan, armed })
+    async fn arm(shared: &Shared, run: Option<FirstRun>) -> Option<Self> {
+        let run = run?;
+        // While no place is free the cores have other work until the claim is answered. The process is set
+        // up and told to execute the program by one message then: a switch less, to it and back.
+        let is_crowded = *shared.is_crowded.borrow();
+        let armed = if is_crowded { None } else { shared.spawner.arm(&run.plan).await };
+        Some(Self { run, armed })
     }
 }
 

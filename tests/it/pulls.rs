@@ -1,19 +1,19 @@
 //! What a worker asks the queue for: no more than it can run, and a little ahead while tasks are short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use runlane::client::Client;
 use runlane::nats::Kept;
-use runlane::wire::{Kind, LaneRecord, Phase, Selector, StatusEvent, TaskId, TaskSpec};
+use runlane::wire::{Kind, LaneRecord, Phase, Selector, StatusEvent, Stream, TaskId, TaskSpec};
 use runlane::worker::Drain;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::nats::TestServer;
-use crate::support::worker::{Fleet, settings};
+use crate::support::worker::{Fleet, settings, shell_spec};
 
 /// Short tasks, enough of them that the next is taken to be short too.
 const SHORT: u64 = 20;
@@ -189,6 +189,47 @@ async fn the_start_of_the_next_short_task_comes_before_the_end_of_the_one_before
         }
     }
     panic!("an end came first in nearly all of {ROUNDS} rounds");
+}
+
+/// What is fetched ahead is judged and planned before its place is free, each for itself.
+#[tokio::test]
+async fn tasks_of_all_sorts_that_follow_each_other_closely_are_each_run_as_their_own_spec_says() {
+    const TASKS: usize = 160;
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let mut tasks = Vec::new();
+    for n in 0..TASKS {
+        let spec = match n % 8 {
+            0 => spec("/no/such/program"),
+            2 => shell_spec("true", "\"timeout\":\"x\","),
+            4 => shell_spec("exit 7", ""),
+            6 => shell_spec(
+                "exit 0",
+                r#""runnerSelector":{"matchLabels":{"runner-name":"default"}},"#,
+            ),
+            _ => shell_spec("echo $RUNLANE_TASK_ID $RUNLANE_RUN_ID", ""),
+        };
+        tasks.push((n % 8, fleet.publish(&format!("t{n}"), spec).await));
+    }
+    let _worker = fleet.worker(&server, "w1", 1).await;
+    let mut runs = BTreeSet::new();
+    for (sort, id) in &tasks {
+        let outcome = fleet.patient_outcome(id).await;
+        let expected = match sort {
+            0 => (Phase::Failed, None),
+            2 => (Phase::Rejected, None),
+            4 => (Phase::Failed, Some(7)),
+            _ => (Phase::Succeeded, Some(0)),
+        };
+        assert_eq!((outcome.phase, outcome.exit_code), expected, "{id}");
+        if sort % 2 == 1 {
+            let said = String::from_utf8(fleet.output(id, Stream::Stdout).await).expect("text");
+            let (task, run) = said.trim_end().split_once(' ').expect("two names");
+            assert_eq!(task, id.as_str());
+            assert!(runs.insert(run.to_owned()), "{run} is another task's run, too");
+        }
+    }
+    fleet.queue_is_empty().await;
 }
 
 #[tokio::test]
