@@ -15,8 +15,9 @@ use crate::nats::{Bus, BusError, Headers, Subscription};
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use crate::wire::{Attempt, Subjects, TaskId};
 
-/// Bytes of chunks that wait for the reader.
-const LIVE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of chunks that wait for the reader: also those that come while a record is read, whose answer
+/// stands behind all output that is on its way to this connection.
+const LIVE_BYTES: usize = 16 * 1024 * 1024;
 /// What a message counts at least, in bytes: small ones have their own cost.
 const LEAST_BYTES: usize = 2 * 1024;
 
@@ -182,19 +183,19 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_by_bytes_and_what_follows_a_loss_says_so() {
         let (feed, mut live) = live();
-        for seq in 0..40 {
+        for seq in 0..72 {
             feed.chunk(chunk(seq, 256 * 1024));
         }
-        assert_eq!(live.losses(), 8, "32 chunks of 256 KiB are 8 MiB");
+        assert_eq!(live.losses(), 8, "64 chunks of 256 KiB are 16 MiB");
         feed.record();
         assert!(live.take_lost_record() && !live.take_lost_record());
         assert_eq!(taken(&mut live), (0, 0));
-        feed.chunk(chunk(40, 1));
+        feed.chunk(chunk(72, 1));
         feed.record();
-        for seq in 1..32 {
+        for seq in 1..64 {
             assert_eq!(taken(&mut live), (seq, 0));
         }
-        assert_eq!(taken(&mut live), (40, 8));
+        assert_eq!(taken(&mut live), (72, 8));
         assert!(matches!(live.waiting(), Some(LiveMessage::Record)));
         assert!(live.waiting().is_none() && !live.take_lost_record());
     }

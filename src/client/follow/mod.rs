@@ -13,7 +13,7 @@
 //! * Reading ends where live chunks join on. A follower that keeps up reads no output at all: who reads
 //!   what also comes live has the server send it twice.
 //! * Nothing is made on the server: no consumer, no stream. Memory is bounded by one page of chunks
-//!   (4 MiB), one of records, the held chunks (8 MiB) and the live channel (8 MiB).
+//!   (4 MiB), one of records, the held chunks (8 MiB) and the live channel (16 MiB).
 //! * While the server is away it waits, and says so once.
 
 mod history;

@@ -189,8 +189,8 @@ async fn a_reader_that_fell_behind_comes_back_to_live_chunks() {
     let mut heard = Heard::default();
     let mut wanted = in_turn(&mut hand, &mut follow, &mut heard, 200).await;
     let before = pages.read();
-    // 16 MiB pass by, of which 8 are held for the reader and 8 are to be read: 2 pages, and some.
-    for n in 0..64_u32 {
+    // 24 MiB pass by, of which 16 are held for the reader and 8 are to be read: 2 pages, and some.
+    for n in 0..96_u32 {
         let data = n.to_le_bytes().repeat(64 * 1024);
         hand.write(Stream::Stdout, &data).await;
         wanted.extend_from_slice(&data);
