@@ -203,7 +203,7 @@ impl MainLoop {
         if takes && self.places.room() > 0 {
             self.run_task(fetched);
         } else if takes && self.ahead.has_room() {
-            let prepared = prepare::prepare(&self.parts.shared, &fetched.delivery);
+            let prepared = prepare::prepare_ahead(&self.parts.shared, &fetched.delivery);
             fetched.prepared = Some(Box::new(prepared));
             self.ahead.push(fetched);
         } else {

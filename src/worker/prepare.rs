@@ -36,8 +36,7 @@ pub(super) enum Prepared {
 pub(super) struct Ready {
     pub(super) task: Task,
     pub(super) runner: String,
-    /// None: it isn't the message's first delivery, or something is wrong with it, which is said when the
-    /// task is ours.
+    /// Its first run, if that was planned ahead.
     pub(super) first: Option<FirstRun>,
 }
 
@@ -65,9 +64,8 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
     }
     match shared.router.pick(task.work.kind(), &task.selector) {
         Ok(runner) => {
-            let mut ready = Ready { task, runner: runner.name().to_owned(), first: None };
-            ready.first = ready.first_run(shared, delivery);
-            Prepared::Run(ready)
+            let runner = runner.name().to_owned();
+            Prepared::Run(Ready { task, runner, first: None })
         }
         Err(error) => {
             // Only a lane that one of our runners matches is pulled from: its record was changed.
@@ -78,8 +76,19 @@ pub(super) fn prepare(shared: &Shared, delivery: &Delivery) -> Prepared {
     }
 }
 
+/// Decides about a delivery that waits for a place, and plans its run.
+pub(super) fn prepare_ahead(shared: &Shared, delivery: &Delivery) -> Prepared {
+    let mut prepared = prepare(shared, delivery);
+    if let Prepared::Run(ready) = &mut prepared {
+        ready.first = ready.plan_first(shared, delivery);
+    }
+    prepared
+}
+
 impl Ready {
-    fn first_run(&self, shared: &Shared, delivery: &Delivery) -> Option<FirstRun> {
+    /// Plans the first run. None: it isn't the message's first delivery, or something is wrong with it, which
+    /// is said when the task is ours.
+    pub(super) fn plan_first(&self, shared: &Shared, delivery: &Delivery) -> Option<FirstRun> {
         if delivery.delivered != 1 {
             return None;
         }

@@ -133,8 +133,10 @@ async fn take(
     let slot = ready.and_then(|ready| ready.task.slot.as_ref()).map(|slot| slot.name.as_str());
     let handle = inputs.newest_handle();
     // What is set up beside the claim ends, unexecuted, unless the task is ours.
-    let (claimed, early) =
-        tokio::join!(claim::claim(shared, delivery, lease, intent), Early::arm(shared, first));
+    let (claimed, early) = tokio::join!(
+        claim::claim(shared, delivery, lease, intent),
+        Early::begin(shared, delivery, ready, first)
+    );
     match claimed {
         Ok(Claim::Taken(taken)) => {
             let ready = ready.expect("only a prepared task is taken for a run");
@@ -287,8 +289,13 @@ struct Early {
 }
 
 impl Early {
-    async fn arm(shared: &Shared, run: Option<FirstRun>) -> Option<Self> {
-        let run = run?;
+    async fn begin(
+        shared: &Shared,
+        delivery: &Delivery,
+        ready: Option<&Ready>,
+        planned: Option<FirstRun>,
+    ) -> Option<Self> {
+        let run = planned.or_else(|| ready?.plan_first(shared, delivery))?;
         // While no place is free the cores have other work until the claim is answered. The process is set
         // up and told to execute the program by one message then: a switch less, to it and back.
         let is_crowded = *shared.is_crowded.borrow();
