@@ -1,4 +1,4 @@
-//! The live half of following: two plain subscriptions, drained all the time into a bounded channel.
+//! The live half of following: three plain subscriptions, drained all the time into a bounded channel.
 //!
 //! A slow reader must not make the client library buffer a task's output: what doesn't fit into
 //! [`LIVE_BYTES`] is dropped and counted, and the follower reads it from the stream instead. Each chunk
@@ -46,12 +46,16 @@ impl Live {
     pub(super) async fn subscribe(bus: &Bus, id: &TaskId) -> Result<Self, BusError> {
         let subjects = bus.subjects().clone();
         let output = bus.subscribe_along(subjects.output_task(id)).await?;
-        let records = bus.subscribe_along(subjects.task(id)).await?;
+        // Two subscriptions, and no wildcard: with each that has one, the server goes through all subjects
+        // that were lately published to.
+        let status = bus.subscribe_along(subjects.status(id)).await?;
+        let outcome = bus.subscribe_along(subjects.outcome(id)).await?;
         let (feed, messages) = feed();
         let dropped = Arc::clone(&feed.dropped);
         let mut pumps = JoinSet::new();
         pumps.spawn(pump_output(output, subjects, feed.clone()));
-        pumps.spawn(pump_records(records, feed));
+        pumps.spawn(pump_records(status, feed.clone()));
+        pumps.spawn(pump_records(outcome, feed));
         Ok(Self { messages, dropped, _pumps: pumps })
     }
 
