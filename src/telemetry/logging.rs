@@ -1,10 +1,13 @@
 //! Log set-up: everything goes to stderr, so that stdout stays for a command's result.
 
 use std::io::IsTerminal;
+use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::Subscriber;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::line_sink::LineSink;
 
 /// The environment variable that holds the filter.
 pub const FILTER_VARIABLE: &str = "RUNLANE_LOG";
@@ -41,7 +44,8 @@ pub enum LoggingError {
 /// `config::DEFAULT_FILTER`. Errors: an invalid filter, or a second logger.
 pub fn init(filter: Option<&str>, format: LogFormat) -> Result<(), LoggingError> {
     let filter = parse_filter(filter.unwrap_or(crate::config::DEFAULT_FILTER))?;
-    let builder = Subscriber::builder().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = Mutex::new(LineSink::new(std::io::stderr(), format));
+    let builder = Subscriber::builder().with_env_filter(filter).with_writer(lines);
     match format {
         LogFormat::Text => builder.with_ansi(color()).finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).finish().try_init(),

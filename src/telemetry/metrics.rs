@@ -47,6 +47,8 @@ pub const NATS_CONNECTED: &str = "runlane_nats_connected";
 pub const NATS_RECONNECTS: &str = "runlane_nats_reconnects_total";
 /// Pull requests that were given up as stalled and made anew.
 pub const PULLS_REBUILT: &str = "runlane_pulls_rebuilt_total";
+/// Lines of the log that nobody read in time.
+pub const LOG_LINES_DROPPED: &str = "runlane_log_lines_dropped_total";
 /// Always 1, with the version as a label.
 pub const BUILD_INFO: &str = "runlane_build_info";
 
@@ -158,12 +160,13 @@ fn describe() {
     describe_gauge!(NATS_CONNECTED, "1 while connected to NATS");
     describe_counter!(NATS_RECONNECTS, "Connections to NATS after the first");
     describe_counter!(PULLS_REBUILT, "Pull requests given up as stalled and made anew");
+    describe_counter!(LOG_LINES_DROPPED, "Lines of the log that nobody read in time");
     describe_gauge!(BUILD_INFO, "Always 1; the version is a label");
 }
 
 /// A counter that shows up with its first event makes `rate()` miss that event.
 fn start_at_zero() {
-    for name in [LEASES_LOST, CANCELS, NATS_RECONNECTS, PULLS_REBUILT] {
+    for name in [LEASES_LOST, CANCELS, NATS_RECONNECTS, PULLS_REBUILT, LOG_LINES_DROPPED] {
         counter!(name).absolute(0);
     }
     for stream in Stream::ALL {
@@ -255,6 +258,11 @@ pub fn nats_reconnected() {
 /// Counts a pull request that was given up as stalled.
 pub fn pull_rebuilt() {
     counter!(PULLS_REBUILT).increment(1);
+}
+
+/// Counts a line of the log that was not written.
+pub fn log_line_dropped() {
+    counter!(LOG_LINES_DROPPED).increment(1);
 }
 
 #[cfg(test)]

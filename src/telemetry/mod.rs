@@ -1,6 +1,7 @@
 //! What the worker says about itself: logs, metrics, and an HTTP port for both probes and scrapes.
 
 pub mod health;
+mod line_sink;
 pub mod logging;
 pub mod metrics;
 

@@ -1,6 +1,12 @@
 //! What a person sees first: a command runs, and what is wrong is told with its place and remedy.
 
-use super::{Site, code, err, out};
+use std::io::Read as _;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::timeout;
+
+use super::{DEADLINE, Site, code, err, out};
 
 #[tokio::test]
 async fn run_prints_each_line_on_its_stream_and_exits_with_the_tasks_code() {
@@ -101,4 +107,33 @@ async fn a_task_that_nobody_can_take_says_which_label_is_missing() {
     let output = site.cli(&["cancel", id.trim()]).await;
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert_eq!(site.wait(id.trim()).await, 130);
+}
+
+#[tokio::test]
+async fn a_worker_goes_on_though_nobody_reads_its_log_or_the_reader_is_gone() {
+    let site = Site::new().await;
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let config = site.write("w.toml", "");
+    let mut command = site.runlane();
+    command.args(["worker", "--name", "w", "--capacity", "4", "--config", &config]);
+    let mut worker = command.stderr(writer).spawn().expect("the binary runs");
+    // The command holds a writing end of its own.
+    drop(command);
+    // Two lines for each task, of some 140 bytes: three times what the pipe has room for.
+    let specs = site.write("specs", "{\"command\":[\"true\"]}\n".repeat(700));
+    let args = ["submit", &specs, "--wait"];
+    assert_eq!(code(&site.cli(&args).await), 0, "they end while the log's pipe is full");
+    let mut log = vec![0; 65_536];
+    let read = reader.read(&mut log).expect("the log can be read");
+    assert!(read > 32_768, "it was full: {read}");
+    assert_eq!(code(&site.cli(&["run", "--", "true"]).await), 0);
+    let read = reader.read(&mut log).expect("the log can be read");
+    let log = String::from_utf8_lossy(&log[..read]);
+    assert!(log.contains("were dropped: nobody read them in time dropped="), "{log}");
+    drop(reader);
+    assert_eq!(code(&site.cli(&["run", "--", "sh", "-c", "exit 7"]).await), 7);
+    let pid = Pid::from_raw(worker.id().expect("it runs").try_into().expect("a process id"));
+    kill(pid, Signal::SIGTERM).expect("it is there");
+    let status = timeout(DEADLINE, worker.wait()).await.expect("it ends").expect("it is ours");
+    assert_eq!(status.code(), Some(0), "{status}");
 }
