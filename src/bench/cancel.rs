@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use super::error::PATIENCE;
 use super::limits::PAUSE;
 use super::proc::pids;
 use super::stats::{Samples, Spread};
@@ -20,8 +21,6 @@ use super::{BenchError, Progress, Site};
 use crate::client::{CancelOptions, Canceled, Client, UnknownTask};
 use crate::wire::{CancelRequest, Phase, TaskId, TaskSpec};
 
-/// How long a task may take to start or to die.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Children that leave the session of their task.
 const DAEMONS: usize = 4;
 /// Rounds are preceded by so many that don't count.

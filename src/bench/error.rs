@@ -9,6 +9,10 @@ use crate::nats::topology::TopologyError;
 use crate::nats::{BusError, ConnectError};
 use crate::wire::{Phase, TaskId};
 
+/// How long an outcome may take: twice the default lease, after which the task of a worker that was
+/// lost comes again.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -65,7 +69,11 @@ pub enum BenchError {
     #[error(transparent)]
     Remove(#[from] AgainError),
     /// Outcomes did not come.
-    #[error("{missing} outcomes are missing after {} s without one", patience.as_secs())]
+    #[error(
+        "{missing} outcomes are missing after {} s without one: `runlane workers` shows who could take the \
+         tasks; those of a worker that was lost come again after their lane's lease",
+        patience.as_secs()
+    )]
     Missing {
         /// How many.
         missing: usize,

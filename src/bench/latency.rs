@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
+use super::error::PATIENCE;
 use super::helper::TRUE;
 use super::limits::{PAUSE, SpawnProbe};
 use super::stats::{Samples, Spread};
@@ -17,8 +18,6 @@ use crate::client::{Client, FollowEvent, Submitter};
 use crate::nats::Subscription;
 use crate::wire::{Outcome, Selector, TaskId, TaskSpec};
 
-/// How long one task may take.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks that run before the first round.
 const WARM_UP: usize = 10;
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::error::PATIENCE;
 use super::limits::pipe_rate;
 use super::stats::Spread;
 use super::throughput::{Cpu, CpuMs, succeeded};
@@ -16,8 +17,6 @@ use super::{BenchError, Progress, Site};
 use crate::client::{Follow, FollowEvent};
 use crate::wire::{Attempt, Outcome, Selector, Stream, TaskSpec};
 
-/// How long no event may come before the round has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of one numbered line: ten digits and the line's end.
 const LINE: u64 = 11;
 /// The number of the first line.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use super::error::PATIENCE;
 use super::helper::TRUE;
 use super::limits::spawn_rate;
 use super::proc::{cpu_time, tree_cpu_time};
@@ -19,8 +20,6 @@ use crate::client::Client;
 use crate::nats::Subscription;
 use crate::wire::{ControlRequest, Outcome, Phase, Selector, TaskId, TaskSpec, WorkerId};
 
-/// How long no outcome may come before the round has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Tasks that run before the first round, for each place.
 const WARM_UP: usize = 20;
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
+use super::super::error::PATIENCE;
 use super::super::helper::TRUE;
 use super::super::stats::{millis, per_second};
 use super::super::throughput::{first_start, tell_all};
@@ -12,8 +13,6 @@ use super::{PLACES, Reach, server_megabytes, step};
 use crate::nats::Subscription;
 use crate::wire::{ControlRequest, TaskSpec};
 
-/// How long no outcome may come.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Time for tasks that run when the worker is paused.
 const PAUSED: Duration = Duration::from_secs(1);
 
