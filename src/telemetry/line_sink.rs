@@ -5,9 +5,10 @@
 //! no room           ─► dropped and counted
 //! ```
 //!
-//! Whoever logs can be the thread that renews leases. So lines wait for their reader no longer than
-//! [`PATIENCE`] in each [`WINDOW`], and writing never fails: a worker outlives its log. What another
-//! process writes into the same pipe in the moment between our look and our write can still hold it up.
+//! Whoever logs can be the thread that renews leases. So lines wait for their reader for [`PATIENCE`] at
+//! most, and for a tenth of the time in the long run, and writing never fails: a worker outlives its log.
+//! What another process writes into the same pipe in the moment between our look and our write can still
+//! hold it up.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -22,10 +23,10 @@ use serde_json::json;
 use super::LogFormat;
 use super::metrics;
 
-/// How long lines wait for their reader in each window, all together.
+/// How long lines wait for their reader without a break.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// See [`PATIENCE`].
-const WINDOW: Duration = Duration::from_secs(10);
+/// Part of the time that comes back as patience, until there is as much of it again.
+const SHARE: u32 = 10;
 /// What a pipe that is said to have room takes at once: Linux' `PIPE_BUF`.
 const AT_ONCE: usize = 4096;
 
@@ -37,15 +38,13 @@ pub(super) struct LineSink<F> {
     dropped: u64,
     /// The last line has no end.
     is_torn: bool,
-    /// How long lines may still wait, until this window ends.
-    patience: Duration,
-    window_ends: Option<Instant>,
+    /// How long lines could still wait at that time.
+    patience: (Duration, Instant),
 }
 
 impl<F: AsFd> LineSink<F> {
     pub(super) fn new(to: F, format: LogFormat) -> Self {
-        let (patience, window_ends) = (PATIENCE, None);
-        Self { to, format, dropped: 0, is_torn: false, patience, window_ends }
+        Self { to, format, dropped: 0, is_torn: false, patience: (PATIENCE, Instant::now()) }
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -86,18 +85,21 @@ impl<F: AsFd> LineSink<F> {
         left.is_empty()
     }
 
-    /// Whether something can be written; waits for it as long as there is patience.
+    /// Whether something can be written now, or soon.
     fn has_room(&mut self) -> bool {
         if self.is_ready(Duration::ZERO) {
             return true;
         }
-        let now = Instant::now();
-        if self.window_ends.is_none_or(|end| now >= end) {
-            self.window_ends = Some(now + WINDOW);
-            self.patience = PATIENCE;
+        // Who has read nothing since then isn't waited for.
+        if self.dropped > 0 {
+            return false;
         }
-        let is_ready = !self.patience.is_zero() && self.is_ready(self.patience);
-        self.patience = self.patience.saturating_sub(now.elapsed());
+        let (left, since) = self.patience;
+        let begin = Instant::now();
+        let patience = PATIENCE.min(left + (begin - since) / SHARE);
+        let is_ready = self.is_ready(patience);
+        let end = Instant::now();
+        self.patience = (patience.saturating_sub(end - begin), end);
         is_ready
     }
 
