@@ -17,7 +17,7 @@ use super::isolation_args::PresetArg;
 use super::run::Stops;
 use super::{init, settings};
 use crate::config::{Config, LogFormat, RawConfig};
-use crate::exec::Spawner;
+use crate::exec::{OpenFiles, Spawner};
 use crate::nats::Bus;
 use crate::nats::connect::Connected;
 use crate::telemetry::{self, HealthServer, Metrics, logging};
@@ -138,12 +138,13 @@ pub(super) async fn serve(
     mut stops: Stops,
 ) -> Result<u8, Failure> {
     isolation.log(config);
+    let spawner = Spawner::of_this_program().with_open_files(open_files(config)?);
     let worker_settings = worker_settings(config, name, &isolation);
     let (ready, readiness) =
         watch::channel(telemetry::Readiness::NotReady(vec!["starting".to_owned()]));
     let health = Health::start(config.metrics, readiness).await?;
     let link = connected.link.clone();
-    let started = Worker::start(bus, link, Spawner::of_this_program(), worker_settings).await;
+    let started = Worker::start(bus, link, spawner, worker_settings).await;
     let mut worker = started.map_err(worker_failure)?;
     let mut urgency = Drain::No;
     let mut tick = interval(READINESS_INTERVAL);
@@ -163,6 +164,23 @@ pub(super) async fn serve(
     health.stop().await;
     tracing::info!(requeued = report.requeued, "worker ended");
     Ok(if report.requeued == 0 { 0 } else { HANDED_BACK })
+}
+
+/// Takes as many open files as this process may have; returns how many its tasks get.
+fn open_files(config: &Config) -> Result<u64, Failure> {
+    let limits = OpenFiles::raise().map_err(|error| {
+        Failure::new(FAILED, format!("cannot raise the limit of open files: {error}"))
+    })?;
+    let (capacity, limit) = (config.worker.capacity, limits.ours);
+    let needed = OpenFiles::needed(capacity);
+    if limit < needed {
+        let message = format!(
+            "a worker with a capacity of {capacity} has up to {needed} files open, and its hard limit is \
+             {limit}: raise that (`ulimit -Hn`, LimitNOFILE= of a systemd unit), or lower worker.capacity"
+        );
+        return Err(Failure::new(CONFIG, message));
+    }
+    Ok(limits.of_tasks)
 }
 
 fn more_urgent(urgency: Drain) -> Drain {

@@ -30,7 +30,7 @@ const SPARES: usize = 1;
 /// Spares that are kept for each core, of those whose tasks have ended, until [`Spawner::trim`] finds
 /// them unused. While an end is being stored its place has the next task already, and so many short
 /// tasks end at about the same time: each spare fewer is ended here and forked again there.
-const KEPT_PER_CORE: usize = 8;
+pub(super) const KEPT_PER_CORE: usize = 8;
 
 /// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
 /// ever new ones must not collect processes.
@@ -56,6 +56,8 @@ struct Shared {
     spares: usize,
     /// How many it has at most while tasks end.
     kept: usize,
+    /// How many files a task may have open, if that isn't this process's own soft limit.
+    open_files: Option<u64>,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
     /// Those that were used last at the end. Never held over an await.
@@ -113,8 +115,17 @@ impl Spawner {
     /// Sets how many spares wait for the next tasks of each kind of sandbox; 0 forks for each task.
     #[must_use]
     pub fn with_spares(self, spares: usize) -> Self {
-        let program = self.shared.program.clone();
-        Self { shared: Arc::new(Shared { spares, ..Shared::new(program) }) }
+        let (program, open_files) = (self.shared.program.clone(), self.shared.open_files);
+        Self { shared: Arc::new(Shared { spares, open_files, ..Shared::new(program) }) }
+    }
+
+    /// Sets how many files a process of a task may have open, unless its plan says otherwise; a task can
+    /// raise that to this process's hard limit.
+    #[must_use]
+    pub fn with_open_files(self, limit: u64) -> Self {
+        let (program, spares) = (self.shared.program.clone(), self.shared.spares);
+        let open_files = Some(limit);
+        Self { shared: Arc::new(Shared { spares, open_files, ..Shared::new(program) }) }
     }
 
     /// Makes the spares of a sandbox, up to their number, so that its next tasks find some. Needs a
@@ -311,7 +322,7 @@ impl Spawner {
         {
             return Ok(Arc::clone(&running.socket));
         }
-        let new = Running::start(&self.shared.program)?;
+        let new = Running::start(&self.shared.program, self.shared.open_files)?;
         let socket = Arc::clone(&new.socket);
         *running = Some(new);
         Ok(socket)
@@ -323,16 +334,18 @@ impl Shared {
         let (running, waiting) = (Mutex::default(), Mutex::default());
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let kept = KEPT_PER_CORE * cores;
-        Self { program, spares: SPARES, kept, running, waiting, uids: UidPools::default() }
+        let (spares, open_files, uids) = (SPARES, None, UidPools::default());
+        Self { program, spares, kept, open_files, running, waiting, uids }
     }
 }
 
 impl Running {
-    fn start(program: &Path) -> io::Result<Self> {
+    fn start(program: &Path, open_files: Option<u64>) -> io::Result<Self> {
         let (ours, theirs) = Control::pair()?;
         let child = Command::new(program)
             .arg0("runlane")
             .arg(ENTRY_ARGUMENT)
+            .args(open_files.map(|limit| limit.to_string()))
             // A task may read the environment of its parents: the worker's credentials stay here.
             .env_clear()
             .env("TMPDIR", std::path::absolute(std::env::temp_dir())?)

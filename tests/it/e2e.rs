@@ -62,7 +62,12 @@ impl Site {
 
     /// The binary, with nothing of the environment that could change what it does.
     fn runlane(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runlane"));
+        self.runlane_by(env!("CARGO_BIN_EXE_runlane"))
+    }
+
+    /// The same by way of another program, which gets the environment.
+    fn runlane_by(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         let path = std::env::var_os("PATH").expect("the tests have a PATH");
         command.env_clear().env("PATH", path).env("NATS_URL", self.server.url());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -53,7 +53,7 @@ pub fn maybe_run() -> Option<ExitCode> {
     let argument = std::env::args_os().nth(1)?;
     // The worker sees the end of the socket, or of the output; there is nobody else to tell.
     let done = match argument.to_str()? {
-        ENTRY_ARGUMENT => spawner::run(),
+        ENTRY_ARGUMENT => spawner::run(std::env::args().nth(2)),
         AFTERMATH_ARGUMENT => aftermath::run(std::env::args_os().skip(2)),
         PROBE_ARGUMENT => probe::run(),
         _ => return None,

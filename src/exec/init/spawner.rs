@@ -19,6 +19,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::geteuid;
 
 use super::super::link::{Report, VERSION, encode, namespaces_of};
+use super::super::open_files;
 use super::super::process::ExitStatus;
 use super::command::failure;
 use super::enclosure::Ids;
@@ -27,8 +28,13 @@ use super::sys::{self, Children};
 use super::{sweep, task};
 use crate::task::Namespaces;
 
-/// Serves requests until the worker is gone and every task-init has ended.
-pub(super) fn run() -> io::Result<()> {
+/// Serves requests until the worker is gone and every task-init has ended. `open_files`: how many a task
+/// may have, as text.
+pub(super) fn run(open_files: Option<String>) -> io::Result<()> {
+    if let Some(limit) = open_files {
+        // Here for all: neither this process nor a task-init has more than a few.
+        open_files::set_soft(limit.parse().map_err(io::Error::other)?)?;
+    }
     let socket = sys::take_stdin()?;
     sys::close_others(&[socket.as_fd()])?;
     prctl::set_name(c"runlane-spawner")?;

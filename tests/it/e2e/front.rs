@@ -4,9 +4,10 @@ use std::io::Read as _;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{DEADLINE, Site, code, err, out};
+use super::{DEADLINE, Site, code, ended, err, out};
 
 #[tokio::test]
 async fn run_prints_each_line_on_its_stream_and_exits_with_the_tasks_code() {
@@ -112,6 +113,7 @@ async fn a_task_that_nobody_can_take_says_which_label_is_missing() {
 #[tokio::test]
 async fn a_worker_goes_on_though_nobody_reads_its_log_or_the_reader_is_gone() {
     let site = Site::new().await;
+    site.ok(&["init"]).await;
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let config = site.write("w.toml", "");
     let mut command = site.runlane();
@@ -136,4 +138,29 @@ async fn a_worker_goes_on_though_nobody_reads_its_log_or_the_reader_is_gone() {
     kill(pid, Signal::SIGTERM).expect("it is there");
     let status = timeout(DEADLINE, worker.wait()).await.expect("it ends").expect("it is ours");
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A worker with 60 places, started by a shell after another command.
+fn limited(site: &Site, name: &str, first: &str) -> Command {
+    let mut command = site.runlane_by("sh");
+    let then = format!("{first}; exec \"$0\" worker --name {name} --capacity 60");
+    command.args(["-c", &then, env!("CARGO_BIN_EXE_runlane")]);
+    command
+}
+
+#[tokio::test]
+async fn a_worker_has_as_many_open_files_as_it_may_and_its_tasks_what_it_was_given() {
+    let site = Site::new().await;
+    site.ok(&["init"]).await;
+    let _worker = limited(&site, "w", "ulimit -Sn 100").spawn().expect("the shell runs");
+    // Each has three files of its worker's open for a second.
+    let specs = site
+        .write("specs", "{\"script\":\"ulimit -Sn; sleep 1\",\"runtime\":\"bash\"}\n".repeat(60));
+    let ids = site.ok(&["submit", &specs, "--wait"]).await;
+    let id = ids.lines().last().expect("there are 60");
+    assert_eq!(site.ok(&["logs", id]).await, "100\n");
+    let worker = limited(&site, "v", "ulimit -n 100").spawn().expect("the shell runs");
+    let output = ended(worker).await;
+    assert_eq!(code(&output), 78);
+    assert!(err(&output).contains("its hard limit is 100"), "{}", err(&output));
 }
