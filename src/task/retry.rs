@@ -7,15 +7,17 @@
 //! | exit code in `noRetryExitCodes` | any | `failed` |
 //! | setup failed for good | any | `failed` |
 //! | timeout | never | `timeout` |
-//! | exit code, signal, passing setup error | never | `failed` |
-//! | exit code, signal, passing setup error, timeout | onFailure, always | again after the backoff, up to `maxRetries` times; then `exhausted` |
+//! | exit code, signal, broken supervision | never | `failed` |
+//! | passing setup error | never | again after the backoff, as if its worker had been lost; then `failed` |
+//! | exit code, signal, broken supervision, passing setup error, timeout | onFailure, always | again after the backoff, up to `maxRetries` times; then `exhausted` |
 //! | canceled, replaced | any | `canceled` |
 
 use std::time::Duration;
 
 use super::limits::millis;
+use super::validate::LossPolicy;
 use super::work::Work;
-use crate::wire::{Jitter, Phase, Restart};
+use crate::wire::{Jitter, OnWorkerLost, Phase, Restart};
 
 /// What follows an attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +58,11 @@ pub enum AttemptEnd {
     Timeout,
     /// It could not be started, and never can be: not found, no permission, bad format …
     SetupFailed,
-    /// It could not be started now: out of memory, out of process ids …
+    /// It could not be started now: out of memory, out of process ids … That is its host's matter, most
+    /// likely, and nothing of the task has begun.
     SetupFailedForNow,
+    /// It was started, and how it ended is not known.
+    Broken,
     /// Somebody asked for its end, or a newer task took its slot.
     Canceled,
 }
@@ -85,6 +90,8 @@ pub enum Next {
         delay: Duration,
         /// Failures so far, with this one; 0 after a success.
         failures: u32,
+        /// Lost workers so far, and those that could not start the task.
+        worker_losses: u32,
     },
 }
 
@@ -93,36 +100,47 @@ pub enum Next {
 pub struct History {
     /// Failures before the attempt.
     pub failures: u32,
+    /// Workers that were lost, or could not start the task, before the attempt.
+    pub worker_losses: u32,
     /// The delay before the attempt, if it is known; only [`Jitter::Decorrelated`] asks for it.
     pub last_delay: Option<Duration>,
 }
 
 /// Decides what follows an attempt. `random` is a number from 0 up to, but not, 1.
-pub fn after_attempt(policy: &RetryPolicy, end: AttemptEnd, history: History, random: f64) -> Next {
+pub fn after_attempt(
+    policy: &RetryPolicy,
+    loss: LossPolicy,
+    end: AttemptEnd,
+    history: History,
+    random: f64,
+) -> Next {
     let never = policy.restart == Restart::Never;
     match end {
-        AttemptEnd::Succeeded => after_success(policy.restart),
+        AttemptEnd::Succeeded => after_success(policy.restart, history),
         AttemptEnd::Canceled => Next::Finish(Phase::Canceled),
         AttemptEnd::SetupFailed => Next::Finish(Phase::Failed),
         AttemptEnd::ExitCode(code) if policy.no_retry_exit_codes.contains(&code) => {
             Next::Finish(Phase::Failed)
         }
         AttemptEnd::Timeout if never => Next::Finish(Phase::Timeout),
-        AttemptEnd::ExitCode(_) | AttemptEnd::Signal | AttemptEnd::SetupFailedForNow if never => {
+        AttemptEnd::SetupFailedForNow if never => elsewhere(policy, loss, history, random),
+        AttemptEnd::ExitCode(_) | AttemptEnd::Signal | AttemptEnd::Broken if never => {
             Next::Finish(Phase::Failed)
         }
         AttemptEnd::ExitCode(_)
         | AttemptEnd::Signal
+        | AttemptEnd::Broken
         | AttemptEnd::SetupFailedForNow
         | AttemptEnd::Timeout => after_failure(policy, history, random),
     }
 }
 
-fn after_success(restart: Restart) -> Next {
+fn after_success(restart: Restart, history: History) -> Next {
     match restart {
         Restart::Never | Restart::OnFailure => Next::Finish(Phase::Succeeded),
         Restart::Always { interval_ms } => {
-            Next::Retry { delay: millis(interval_ms.unwrap_or(0)), failures: 0 }
+            let worker_losses = history.worker_losses;
+            Next::Retry { delay: millis(interval_ms.unwrap_or(0)), failures: 0, worker_losses }
         }
     }
 }
@@ -131,8 +149,20 @@ fn after_failure(policy: &RetryPolicy, history: History, random: f64) -> Next {
     if history.failures >= policy.max_retries {
         return Next::Finish(Phase::Exhausted);
     }
-    let failures = history.failures + 1;
-    Next::Retry { delay: policy.delays.after(failures, history.last_delay, random), failures }
+    let (failures, worker_losses) = (history.failures + 1, history.worker_losses);
+    let delay = policy.delays.after(failures, history.last_delay, random);
+    Next::Retry { delay, failures, worker_losses }
+}
+
+/// A task that is run once only was not run at all: a worker whose host could not start it counts as one
+/// that was lost.
+fn elsewhere(policy: &RetryPolicy, loss: LossPolicy, history: History, random: f64) -> Next {
+    let worker_losses = history.worker_losses.saturating_add(1);
+    if loss.on_worker_lost == OnWorkerLost::Fail || worker_losses > loss.max_worker_losses {
+        return Next::Finish(Phase::Failed);
+    }
+    let delay = policy.delays.after(worker_losses, history.last_delay, random);
+    Next::Retry { delay, failures: history.failures, worker_losses }
 }
 
 impl Delays {

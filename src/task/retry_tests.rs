@@ -21,16 +21,18 @@ fn policy(restart: Restart, jitter: Jitter) -> RetryPolicy {
 }
 
 fn next(restart: Restart, end: AttemptEnd, failures: u32) -> Next {
-    let history = History { failures, last_delay: None };
-    after_attempt(&policy(restart, Jitter::None), end, history, 0.5)
+    let history = History { failures, worker_losses: 1, last_delay: None };
+    after_attempt(&policy(restart, Jitter::None), LOSS, end, history, 0.5)
 }
+
+const LOSS: LossPolicy = LossPolicy { max_worker_losses: 3, on_worker_lost: OnWorkerLost::Rerun };
 
 const ALWAYS: Restart = Restart::Always { interval_ms: Some(7) };
 
 #[test]
 fn what_follows_an_attempt_is_a_table() {
     use AttemptEnd::{
-        Canceled, ExitCode, SetupFailed, SetupFailedForNow, Signal, Succeeded, Timeout,
+        Broken, Canceled, ExitCode, SetupFailed, SetupFailedForNow, Signal, Succeeded, Timeout,
     };
     use Restart::{Never, OnFailure};
     for (restart, end, phase) in [
@@ -39,7 +41,7 @@ fn what_follows_an_attempt_is_a_table() {
         (Never, Signal, Phase::Failed),
         (Never, Timeout, Phase::Timeout),
         (Never, SetupFailed, Phase::Failed),
-        (Never, SetupFailedForNow, Phase::Failed),
+        (Never, Broken, Phase::Failed),
         (Never, Canceled, Phase::Canceled),
         (OnFailure, Succeeded, Phase::Succeeded),
         (OnFailure, ExitCode(2), Phase::Failed),
@@ -52,9 +54,8 @@ fn what_follows_an_attempt_is_a_table() {
         assert_eq!(next(restart, end, 0), Next::Finish(phase), "{restart:?} {end:?}");
     }
     for restart in [OnFailure, ALWAYS] {
-        for end in [ExitCode(1), Signal, Timeout, SetupFailedForNow] {
-            let retry =
-                |delay, failures| Next::Retry { delay: Duration::from_millis(delay), failures };
+        for end in [ExitCode(1), Signal, Timeout, Broken, SetupFailedForNow] {
+            let retry = |delay, failures| retry(delay, failures, 1);
             assert_eq!(next(restart, end, 0), retry(1_000, 1), "{restart:?} {end:?}");
             assert_eq!(next(restart, end, 1), retry(2_000, 2), "{restart:?} {end:?}");
             assert_eq!(
@@ -66,13 +67,30 @@ fn what_follows_an_attempt_is_a_table() {
     }
 }
 
+fn retry(delay: u64, failures: u32, worker_losses: u32) -> Next {
+    Next::Retry { delay: Duration::from_millis(delay), failures, worker_losses }
+}
+
+#[test]
+fn a_task_that_runs_once_and_could_not_be_started_gets_other_workers_but_not_for_ever() {
+    let policy = policy(Restart::Never, Jitter::None);
+    let after = |loss, worker_losses| {
+        let history = History { worker_losses, ..History::default() };
+        after_attempt(&policy, loss, AttemptEnd::SetupFailedForNow, history, 0.5)
+    };
+    assert_eq!(after(LOSS, 0), retry(1_000, 0, 1));
+    assert_eq!(after(LOSS, 2), retry(4_000, 0, 3));
+    assert_eq!(after(LOSS, 3), Next::Finish(Phase::Failed));
+    assert_eq!(after(LOSS, u32::MAX), Next::Finish(Phase::Failed));
+    let once = LossPolicy { on_worker_lost: OnWorkerLost::Fail, ..LOSS };
+    assert_eq!(after(once, 0), Next::Finish(Phase::Failed));
+}
+
 #[test]
 fn after_a_success_always_waits_its_interval_and_forgives_failures() {
-    let delay = Duration::from_millis(7);
-    assert_eq!(next(ALWAYS, AttemptEnd::Succeeded, 2), Next::Retry { delay, failures: 0 });
+    assert_eq!(next(ALWAYS, AttemptEnd::Succeeded, 2), retry(7, 0, 1));
     let at_once = Restart::Always { interval_ms: None };
-    let zero = Next::Retry { delay: Duration::ZERO, failures: 0 };
-    assert_eq!(next(at_once, AttemptEnd::Succeeded, 0), zero);
+    assert_eq!(next(at_once, AttemptEnd::Succeeded, 0), retry(0, 0, 1));
 }
 
 #[test]
@@ -129,10 +147,10 @@ proptest! {
     fn a_task_that_always_fails_is_started_as_often_as_its_retries_allow(max_retries in 0..50_u32) {
         let policy = RetryPolicy { max_retries, ..policy(Restart::OnFailure, Jitter::Full) };
         let (mut history, mut attempts) = (History::default(), 1);
-        while let Next::Retry { failures, delay } =
-            after_attempt(&policy, AttemptEnd::Signal, history, 0.3)
+        while let Next::Retry { failures, delay, worker_losses } =
+            after_attempt(&policy, LOSS, AttemptEnd::Signal, history, 0.3)
         {
-            history = History { failures, last_delay: Some(delay) };
+            history = History { failures, worker_losses, last_delay: Some(delay) };
             attempts += 1;
         }
         prop_assert_eq!(attempts, max_retries + 1);

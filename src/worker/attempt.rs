@@ -80,11 +80,15 @@ pub(super) async fn run(
     let launched = tokio::select! {
         launched = shared.spawner.launch_armed(armed, plan) => match launched {
             Ok(launched) => launched,
-            Err(error) => return AttemptEnd::NotLaunched(error).into(),
+            Err(error) => {
+                shared.tell_start(&delivery.id, Some(&error));
+                return AttemptEnd::NotLaunched(error).into();
+            }
         },
         stop = stopped(&mut stop_asked) => return AttemptEnd::StoppedBefore(stop).into(),
     };
     let id = &delivery.id;
+    shared.tell_start(id, None);
     let Launched { started_at, stdout, stderr, mut process, pid } = launched;
     tracing::info!(task = %id, attempt = %taken.started.attempt, pid, "task started");
     metrics::task_started(

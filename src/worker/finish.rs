@@ -27,7 +27,8 @@ use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
 use crate::task::{self, History, LaunchPlan, Next, PlanError};
 use crate::wire::{
-    ErrorDetail, Outcome, Phase, Requeued, Retrying, StatusEvent, StopReason, TaskId, Timer,
+    ErrorDetail, Outcome, Phase, Requeued, Retrying, Started, StatusEvent, StopReason, TaskId,
+    Timer,
 };
 
 /// How long the end of a task is kept in memory while the server is away.
@@ -72,14 +73,16 @@ pub(super) async fn settle(
         requeue(shared, handle, &task.id, taken).await?;
         return Ok(Settled::Requeued);
     }
-    let history = History { failures: taken.started.failures, last_delay: taken.last_delay };
-    match task::after_attempt(&task.retry, ended_as, history, random()) {
+    let Started { failures, worker_losses, .. } = taken.started;
+    let history = History { failures, worker_losses, last_delay: taken.last_delay };
+    match task::after_attempt(&task.retry, task.loss, ended_as, history, random()) {
         Next::Finish(phase) => {
             finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
             forget_later(shared, task).await;
         }
-        Next::Retry { delay, failures } => {
-            retry(shared, handle, taken, outcome, delay, failures).await?;
+        Next::Retry { delay, failures, worker_losses } => {
+            let counts = (failures, worker_losses);
+            retry(shared, handle, taken, outcome, delay, counts).await?;
         }
     }
     Ok(Settled::Recorded)
@@ -212,20 +215,21 @@ async fn retry(
     taken: &Taken,
     ended: Outcome,
     delay: Duration,
-    failures: u32,
+    (failures, worker_losses): (u32, u32),
 ) -> Result<(), FinishError> {
     let id = ended.id.clone();
     let event = StatusEvent::Retrying(Retrying {
         ended: ended.clone(),
         delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
         failures,
-        worker_losses: taken.started.worker_losses,
+        worker_losses,
         queue_seq: taken.started.queue_seq,
         at: Timestamp::now(),
     });
     let seq = append(shared, &id, &event, taken.seq).await?;
     shared.count_retry(&taken.started.runner);
-    tracing::info!(task = %id, phase = %ended.phase, delay = ?delay, "task will be retried");
+    let error = ended.error.as_ref().map(|error| error.message.as_str());
+    tracing::info!(task = %id, phase = %ended.phase, error, delay = ?delay, "task will be retried");
     // The canceller writes first and reads the chain after; we do the same the other way round.
     if let Some(request) = shared.log.cancel_request(&id).await? {
         let mut outcome = Outcome { phase: Phase::Canceled, ..ended };

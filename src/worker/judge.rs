@@ -46,7 +46,7 @@ pub(super) fn judge(
             if error.may_be_alive() {
                 task::AttemptEnd::SetupFailed
             } else {
-                task::AttemptEnd::SetupFailedForNow
+                task::AttemptEnd::Broken
             }
         }
         AttemptEnd::StoppedBefore(stop) => {
@@ -119,7 +119,8 @@ fn phase_of(end: task::AttemptEnd) -> Phase {
         task::AttemptEnd::ExitCode(_)
         | task::AttemptEnd::Signal
         | task::AttemptEnd::SetupFailed
-        | task::AttemptEnd::SetupFailedForNow => Phase::Failed,
+        | task::AttemptEnd::SetupFailedForNow
+        | task::AttemptEnd::Broken => Phase::Failed,
     }
 }
 

@@ -5,6 +5,7 @@
 //!   cancels ──────────┼─► one select, one ───┼─► stop: tell a run to end, with the reason
 //!   ended runs ───────┤   line per arm       ├─► finish: free the place
 //!   slot places ──────┤                      ├─► places: who runs, who only waits for a slot
+//!   starts ───────────┤                      ├─► rest: none for a while, if this host starts none
 //!   control requests ─┤                      ├─► answer: pause, resume, drain, "do you hold it?"
 //!   drain requests ───┘                      └─► drain: no new tasks, then stop those that run
 //! ```
@@ -28,6 +29,7 @@ use super::drain::{Drain, Report};
 use super::places::{Ask, Places};
 use super::prepare;
 use super::presence::PresenceWriter;
+use super::rest::{Rest, Start};
 use super::run::{self, RunInputs};
 use super::shared::Shared;
 use super::stop::canceled;
@@ -53,6 +55,8 @@ pub(super) struct LoopParts {
     pub(super) cancels: Cancels,
     pub(super) control: Subscription,
     pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) starts: mpsc::Receiver<Start>,
+    pub(super) in_doubt: watch::Sender<bool>,
     pub(super) drain: watch::Receiver<Drain>,
     pub(super) presence: PresenceWriter,
     pub(super) presence_tick: Interval,
@@ -72,6 +76,7 @@ pub(super) struct MainLoop {
     active: HashMap<TaskId, Active>,
     places: Places,
     ahead: Ahead,
+    rest: Rest,
     runs: JoinSet<run::RunEnd>,
     tasks_of_runs: HashMap<Id, TaskId>,
     answers: Answers,
@@ -90,11 +95,13 @@ impl MainLoop {
         metrics::capacity(parts.capacity);
         let (places, ahead) = (Places::new(parts.capacity), Ahead::new(parts.capacity));
         let answers = Answers::new(parts.shared.bus.clone());
+        let rest = Rest::new(parts.capacity);
         Self {
             parts,
             active: HashMap::new(),
             places,
             ahead,
+            rest,
             runs: JoinSet::new(),
             tasks_of_runs: HashMap::new(),
             answers,
@@ -113,17 +120,20 @@ impl MainLoop {
             self.fill_places();
             self.tell_room();
             let (deadline, patience) = (self.deadline, self.ahead.deadline());
+            let rested = self.rest.until();
             // Cancel safe: a joined run, a message, a change and a tick stay where they are until taken.
             tokio::select! {
                 Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
                 Some(()) = self.answers.join_next() => {}
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
                 Some(ask) = self.parts.asks.recv() => self.places.on(ask),
+                Some(start) = self.parts.starts.recv() => self.on_start(&start),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
                 Some(request) = self.parts.control.next() => self.on_control(&request),
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
                 () = at(deadline), if deadline.is_some() => self.on_deadline(),
                 () = at(patience), if patience.is_some() => self.hand_back_waiting(),
+                () = at(rested), if rested.is_some() => self.rest.wake(),
                 _ = self.parts.presence_tick.tick() => {
                     self.announce();
                     self.parts.shared.spawner.trim();
@@ -134,7 +144,7 @@ impl MainLoop {
     }
 
     fn fill_places(&mut self) {
-        while self.places.room() > 0
+        while self.room() > 0
             && let Some(fetched) = self.ahead.pop()
         {
             self.start(fetched);
@@ -150,9 +160,16 @@ impl MainLoop {
         }
     }
 
+    /// Places that can be filled now.
+    fn room(&self) -> usize {
+        self.rest.room(self.places.room())
+    }
+
     fn tell_room(&self) {
+        let in_doubt = self.rest.is_in_doubt();
         let free = match self.drain {
             Drain::No if self.paused => 0,
+            Drain::No if in_doubt => self.room(),
             Drain::No => self.ahead.room(self.places.room()),
             Drain::Wait | Drain::Stop | Drain::Kill => 0,
         };
@@ -162,6 +179,18 @@ impl MainLoop {
         self.parts.room.send_if_modified(|known| std::mem::replace(known, room) != room);
         let crowded = self.places.room() == 0 && self.ahead.are_short();
         self.parts.crowded.send_if_modified(|known| std::mem::replace(known, crowded) != crowded);
+        self.parts
+            .in_doubt
+            .send_if_modified(|known| std::mem::replace(known, in_doubt) != in_doubt);
+    }
+
+    fn on_start(&mut self, start: &Start) {
+        if start.succeeded {
+            self.rest.started(&start.task);
+        } else if let Some(length) = self.rest.failed() {
+            tracing::warn!(?length, "this host can't start tasks: none is taken for a while");
+            self.hand_back_waiting();
+        }
     }
 
     fn on_pulled(&mut self, pulled: Option<Pulled>) {
@@ -200,9 +229,9 @@ impl MainLoop {
             return;
         }
         let takes = !self.paused && self.drain == Drain::No;
-        if takes && self.places.room() > 0 {
+        if takes && self.room() > 0 {
             self.run_task(fetched);
-        } else if takes && self.ahead.has_room() {
+        } else if takes && !self.rest.is_in_doubt() && self.ahead.has_room() {
             let prepared = prepare::prepare_ahead(&self.parts.shared, &fetched.delivery);
             fetched.prepared = Some(Box::new(prepared));
             self.ahead.push(fetched);
@@ -230,6 +259,7 @@ impl MainLoop {
         };
         let run = self.runs.spawn(run::run(shared, inputs));
         self.tasks_of_runs.insert(run.id(), id.clone());
+        self.rest.enters(&id);
         self.active.insert(id, active);
         self.places.enter();
     }
@@ -251,11 +281,15 @@ impl MainLoop {
         while let Ok(ask) = self.parts.asks.try_recv() {
             self.places.on(ask);
         }
+        while let Ok(start) = self.parts.starts.try_recv() {
+            self.on_start(&start);
+        }
         if let Some(active) = self.active.remove(&task) {
             self.ahead.ran(active.since.elapsed());
             self.answer_late_delivery(&active);
         }
         self.places.leave(&task);
+        self.rest.leaves(&task);
         match ended {
             Ok((_, run::RunEnd::Requeued)) => self.report.requeued += 1,
             Ok((_, run::RunEnd::Done)) => {}

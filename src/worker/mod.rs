@@ -24,6 +24,7 @@ mod main_loop;
 mod places;
 mod prepare;
 mod presence;
+mod rest;
 mod run;
 pub mod runner;
 mod service;

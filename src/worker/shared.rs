@@ -8,9 +8,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::admit::Turns;
 use super::lanes::Lanes;
 use super::places::Ask;
+use super::rest::Start;
 use super::runner::{LineLog, Router};
 use super::spool::Spool;
-use crate::exec::Spawner;
+use crate::exec::{LaunchError, Spawner};
 use crate::nats::topology::DEFAULT_LEASE;
 use crate::nats::{Bus, OutputPublisher, Slots, StatusLog};
 use crate::telemetry::metrics;
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) turns: Turns,
     /// Where runs ask for another sort of place.
     pub(super) places: mpsc::Sender<Ask>,
+    /// Where runs say what came of their task's start, if that matters.
+    pub(super) starts: mpsc::Sender<Start>,
     pub(super) publisher: OutputPublisher,
     pub(super) spool: Spool,
     pub(super) spawner: Spawner,
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     pub(super) lanes: watch::Receiver<Lanes>,
     /// Whether short tasks follow each other here, with no place left empty.
     pub(super) is_crowded: watch::Receiver<bool>,
+    /// Whether starts have failed here lately.
+    pub(super) is_in_doubt: watch::Receiver<bool>,
 }
 
 impl Shared {
@@ -53,6 +58,20 @@ impl Shared {
         if let Err(error) = self.slots.release(slot, task).await {
             tracing::warn!(%task, slot, %error, "a slot was not given back; the next task that wants it does it");
         }
+    }
+
+    /// Says what came of a task's start. A start that can't succeed anywhere is none.
+    pub(super) fn tell_start(&self, task: &TaskId, failed: Option<&LaunchError>) {
+        let succeeded = match failed {
+            Some(error) if error.is_permanent() => return,
+            Some(_) => {
+                metrics::runner_error("start");
+                false
+            }
+            None if *self.is_in_doubt.borrow() => true,
+            None => return,
+        };
+        self.starts.try_send(Start { task: task.clone(), succeeded }).ok();
     }
 
     /// How lines of a runner's tasks go to the log, if they do.

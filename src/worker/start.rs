@@ -18,6 +18,7 @@ use super::lanes::{LaneWatch, Lanes};
 use super::main_loop::{LoopParts, MainLoop};
 use super::places;
 use super::presence::{PresenceWriter, features};
+use super::rest;
 use super::runner::{Router, Runner};
 use super::service;
 use super::shared::Shared;
@@ -123,9 +124,9 @@ impl Worker {
         let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
         let heard = SlotChanges::listen(&bus).await?;
         services.spawn(admit::forward(heard, slot_changes.clone()));
-        let (places, asks) = places::asks();
-        let (crowded, is_crowded) = watch::channel(false);
-        let record = presence(&settings, &router);
+        let ((places, asks), (starts, starts_rx)) = (places::asks(), rest::starts());
+        let [(crowded, is_crowded), (in_doubt, is_in_doubt)] =
+            [(); 2].map(|()| watch::channel(false));
         let (drain, drain_rx) = watch::channel(Drain::No);
         let parts = LoopParts {
             capacity: settings.capacity.get(),
@@ -137,8 +138,10 @@ impl Worker {
             cancels: Cancels::listen(&bus).await?,
             control: bus.subscribe(bus.subjects().worker_control(&settings.worker)).await?,
             asks,
+            starts: starts_rx,
+            in_doubt,
             drain: drain_rx,
-            presence: PresenceWriter::new(bus.clone(), lanes.clone(), record),
+            presence: presence_writer(&bus, &lanes, &settings, &router),
             presence_tick: presence_tick(),
             shared: Arc::new(Shared {
                 worker: settings.worker,
@@ -147,6 +150,7 @@ impl Worker {
                 slot_changes,
                 turns: admit::Turns::default(),
                 places,
+                starts,
                 publisher: OutputPublisher::new(bus.clone()),
                 bus: bus.clone(),
                 spool,
@@ -154,6 +158,7 @@ impl Worker {
                 router,
                 lanes,
                 is_crowded,
+                is_in_doubt,
             }),
         };
         let mut main = JoinSet::new();
@@ -298,6 +303,15 @@ async fn prepare_first_tasks(spawner: &Spawner, router: &Router) {
             tracing::warn!(%runner, %error, "nothing can be prepared for tasks; each says what fails");
         }
     }
+}
+
+fn presence_writer(
+    bus: &Bus,
+    lanes: &watch::Receiver<Lanes>,
+    settings: &WorkerSettings,
+    router: &Router,
+) -> PresenceWriter {
+    PresenceWriter::new(bus.clone(), lanes.clone(), presence(settings, router))
 }
 
 fn presence(settings: &WorkerSettings, router: &Router) -> WorkerPresence {

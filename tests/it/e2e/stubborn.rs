@@ -1,5 +1,6 @@
 //! Tasks that don't want to end, or leave something behind.
 
+use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -58,4 +59,65 @@ async fn a_cancel_that_comes_too_late_lets_nobody_hear_a_second_outcome() {
     let next = tokio::time::timeout(DEADLINE, outcomes.next()).await.expect("in time");
     let next = next.expect("subscribed").subject;
     assert!(next.contains(&last), "a second outcome: {next}");
+}
+
+/// A program that can't be executed as long as it is open for writing (ETXTBSY).
+fn busy_program(site: &Site) -> (String, File) {
+    let path = site.write("program", "");
+    fs::copy("/bin/true", &path).expect("there is a /bin/true");
+    let writer = File::options().append(true).open(&path).expect("it can be written");
+    (path, writer)
+}
+
+#[tokio::test]
+async fn a_task_that_could_not_be_started_for_now_is_no_failure_until_that_goes_on() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let (program, writer) = busy_program(&site);
+    let backoff = "{\"first\":\"50ms\",\"max\":\"50ms\"}";
+    let again =
+        site.write("again", format!("{{\"command\":[\"{program}\"],\"backoff\":{backoff}}}"));
+    let id = site.ok(&["submit", &again]).await.trim().to_owned();
+    assert_eq!(site.wait(&id).await, 126);
+    let chain = site.events(&id).await;
+    let retries: Vec<_> = chain.iter().filter(|event| event["type"] == "retrying").collect();
+    let losses: Vec<_> = retries.iter().map(|event| event["workerLosses"].as_u64()).collect();
+    assert_eq!(losses, [Some(1), Some(2), Some(3)], "{chain:?}");
+    assert!(
+        retries
+            .iter()
+            .all(|event| event["failures"] == 0 && event["ended"]["error"]["step"] == "exec")
+    );
+    let outcome = &site.status(&id).await["outcome"];
+    assert_eq!((&outcome["phase"], &outcome["attempt"]), (&"failed".into(), &4.into()));
+    // One that may not be given to another worker ends with the first try.
+    let once = [&["submit", "--on-worker-lost", "fail", "--"][..], &[&program]].concat();
+    let id = site.ok(&once).await.trim().to_owned();
+    assert_eq!(site.wait(&id).await, 126);
+    assert_eq!(site.chain(&id).await, ["started", "finished"]);
+    drop(writer);
+    let id = site.ok(&["submit", &again]).await.trim().to_owned();
+    assert_eq!(site.wait(&id).await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_nothing_leaves_tasks_to_others_and_comes_back() {
+    let site = Site::new().await;
+    let worker = site.worker("w", "").await;
+    let (program, writer) = busy_program(&site);
+    let spec = format!(
+        "{{\"command\":[\"{program}\"],\"backoff\":{{\"first\":\"10m\",\"max\":\"10m\",\"jitter\":\"none\"}}}}\n"
+    );
+    let specs = site.write("specs", spec.repeat(60));
+    site.ok(&["submit", &specs]).await;
+    worker.logged("this host can't start tasks: none is taken for a while").await;
+    let rests = || worker.log().matches("none is taken for a while").count();
+    until(|| "the second rest".to_owned(), || rests() == 2).await;
+    // Those that were under way with the third that failed, and the one that was tried after the rest.
+    let tried = worker.log().matches("task will be retried").count();
+    assert!(tried < 20, "{tried} of 60");
+    drop(writer);
+    // The others are there still, and run when it has rested.
+    let done = || worker.log().matches("phase=succeeded").count() == 60 - tried;
+    until(|| format!("the {} others in\n{}", 60 - tried, worker.log()), done).await;
 }
