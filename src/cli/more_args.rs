@@ -46,7 +46,8 @@ pub(super) struct MoreArgs {
     #[arg(long, value_enum, value_name = "WHAT")]
     on_worker_lost: Option<LostArg>,
 
-    /// How many workers may be lost while they run the task before it ends as lost [default: 3]
+    /// How many workers may be lost while they run the task, or unable to start it, before it ends
+    /// [default: 3]
     #[arg(long, value_name = "N")]
     max_worker_losses: Option<u32>,
 }

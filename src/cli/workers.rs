@@ -39,6 +39,7 @@ fn render(workers: &[WorkerPresence]) -> String {
         let state = match worker.state {
             WorkerState::Ready => "ready",
             WorkerState::Paused => "paused",
+            WorkerState::Resting => "resting",
             WorkerState::Draining => "draining",
         };
         let runner = |runner: &RunnerPresence| format!("{} ({})", runner.name, runner.isolation);

@@ -52,6 +52,9 @@ pub enum WorkerState {
     Ready,
     /// It takes no new tasks until it is resumed.
     Paused,
+    /// Its host could not start the last ones. It takes none for a while, and then one at a time until they
+    /// start again.
+    Resting,
     /// It takes no new tasks and ends when those it has have ended.
     Draining,
 }

@@ -185,11 +185,15 @@ impl MainLoop {
     }
 
     fn on_start(&mut self, start: &Start) {
+        let was_on = self.rest.is_on();
         if start.succeeded {
             self.rest.started(&start.task);
         } else if let Some(length) = self.rest.failed() {
             tracing::warn!(?length, "this host can't start tasks: none is taken for a while");
             self.hand_back_waiting();
+        }
+        if self.rest.is_on() != was_on {
+            self.announce();
         }
     }
 
@@ -352,20 +356,21 @@ impl MainLoop {
             }
             ControlRequest::Holds { .. } => {}
         }
-        self.parts.presence.set_state(self.state());
         self.announce();
         Ok(())
     }
 
     fn state(&self) -> WorkerState {
-        match (self.drain, self.paused) {
-            (Drain::Wait | Drain::Stop | Drain::Kill, _) => WorkerState::Draining,
-            (Drain::No, true) => WorkerState::Paused,
-            (Drain::No, false) => WorkerState::Ready,
+        match self.drain {
+            Drain::Wait | Drain::Stop | Drain::Kill => WorkerState::Draining,
+            Drain::No if self.paused => WorkerState::Paused,
+            Drain::No if self.rest.is_on() => WorkerState::Resting,
+            Drain::No => WorkerState::Ready,
         }
     }
 
     fn announce(&mut self) {
+        self.parts.presence.set_state(self.state());
         let announce = self.parts.presence.announcement(self.places.running());
         self.answers.spawn(announce);
     }

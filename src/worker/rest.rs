@@ -84,6 +84,11 @@ impl Rest {
         self.state != State::Well { failed: 0 }
     }
 
+    /// Whether fewer tasks are taken than there are places.
+    pub(super) fn is_on(&self) -> bool {
+        !matches!(self.state, State::Well { .. })
+    }
+
     /// When [`Self::wake`] has something to do.
     pub(super) fn until(&self) -> Option<Instant> {
         match self.state {
@@ -197,12 +202,13 @@ mod tests {
         rest.started(&id("older"));
         assert_eq!(rest.room(3), 0, "what was taken before ends no rest");
         rest.wake();
+        assert!(rest.is_on());
         for (number, left) in [("1", 1), ("2", 1), ("3", 3)] {
             rest.enters(&id(number));
             rest.started(&id(number));
             assert_eq!(rest.room(3), left, "{number}");
         }
-        assert!(!rest.is_in_doubt());
+        assert!(!rest.is_in_doubt() && !rest.is_on());
     }
 
     #[tokio::test(start_paused = true)]

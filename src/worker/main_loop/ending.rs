@@ -9,7 +9,6 @@ use super::super::stop::draining;
 use super::MainLoop;
 use crate::exec::set_stop;
 use crate::nats::Pulled;
-use crate::wire::WorkerState;
 
 /// How long tasks may take to end, grace period included, when they are stopped for a drain.
 const STOPPING_TIME: Duration = Duration::from_secs(60);
@@ -31,7 +30,6 @@ impl MainLoop {
         self.places.close();
         self.hand_back_waiting();
         tracing::info!(running = self.active.len(), how = ?request, "the worker ends");
-        self.parts.presence.set_state(WorkerState::Draining);
         self.announce();
         let (grace, then) = match request {
             Drain::No => return,

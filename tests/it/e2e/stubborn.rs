@@ -113,6 +113,7 @@ async fn a_worker_that_starts_nothing_leaves_tasks_to_others_and_comes_back() {
     worker.logged("this host can't start tasks: none is taken for a while").await;
     let rests = || worker.log().matches("none is taken for a while").count();
     until(|| "the second rest".to_owned(), || rests() == 2).await;
+    assert!(site.ok(&["workers"]).await.contains(" resting "));
     // Those that were under way with the third that failed, and the one that was tried after the rest.
     let tried = worker.log().matches("task will be retried").count();
     assert!(tried < 20, "{tried} of 60");
@@ -120,4 +121,5 @@ async fn a_worker_that_starts_nothing_leaves_tasks_to_others_and_comes_back() {
     // The others are there still, and run when it has rested.
     let done = || worker.log().matches("phase=succeeded").count() == 60 - tried;
     until(|| format!("the {} others in\n{}", 60 - tried, worker.log()), done).await;
+    assert!(site.ok(&["workers"]).await.contains(" ready "));
 }
