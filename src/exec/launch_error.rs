@@ -59,6 +59,33 @@ impl LaunchError {
             }
         }
     }
+
+    /// Whether this host lacks something now that the next task needs as well: process ids, memory, open
+    /// files, disk space. A program that is being written, a directory that can't be entered, or a user's
+    /// own limit is the task's matter.
+    pub fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Pipes(_) | Self::Spawner { .. } => true,
+            Self::Interrupted(_) => false,
+            Self::Setup { step, errno, .. } => match step.as_str() {
+                "script" => true,
+                "rlimits" | "identity" | "chdir" | "exec" => false,
+                _ => is_a_lack(Errno::from_raw(*errno)),
+            },
+        }
+    }
+}
+
+fn is_a_lack(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EAGAIN
+            | Errno::ENOMEM
+            | Errno::EMFILE
+            | Errno::ENFILE
+            | Errno::ENOSPC
+            | Errno::EDQUOT
+    )
 }
 
 fn is_permanent(errno: Errno) -> bool {
@@ -107,5 +134,26 @@ mod tests {
             assert!(!setup("exec", errno).is_permanent(), "{errno}");
         }
         assert!(!setup("script", Errno::EROFS).is_permanent());
+    }
+
+    #[test]
+    fn what_the_next_task_would_meet_as_well_is_the_hosts_matter() {
+        for (step, errno) in [
+            ("fork", Errno::EAGAIN),
+            ("fork", Errno::ENOMEM),
+            ("cgroup", Errno::ENOSPC),
+            ("script", Errno::EROFS),
+        ] {
+            assert!(setup(step, errno).is_of_the_host(), "{step} {errno}");
+        }
+        for (step, errno) in [
+            ("exec", Errno::ETXTBSY),
+            ("exec", Errno::ENOMEM),
+            ("chdir", Errno::ESTALE),
+            ("identity", Errno::EAGAIN),
+            ("mounts", Errno::ENOENT),
+        ] {
+            assert!(!setup(step, errno).is_of_the_host(), "{step} {errno}");
+        }
     }
 }

@@ -126,7 +126,7 @@ impl MainLoop {
                 Some(ended) = self.runs.join_next_with_id() => self.finish(ended),
                 Some(()) = self.answers.join_next() => {}
                 pulled = self.parts.pulled.recv(), if self.pulling => self.on_pulled(pulled),
-                Some(ask) = self.parts.asks.recv() => self.places.on(ask),
+                Some(ask) = self.parts.asks.recv() => self.on_ask(ask),
                 Some(start) = self.parts.starts.recv() => self.on_start(&start),
                 Some((id, request)) = self.parts.cancels.next() => self.cancel(&id, request),
                 Some(request) = self.parts.control.next() => self.on_control(&request),
@@ -182,6 +182,13 @@ impl MainLoop {
         self.parts
             .in_doubt
             .send_if_modified(|known| std::mem::replace(known, in_doubt) != in_doubt);
+    }
+
+    fn on_ask(&mut self, ask: Ask) {
+        if let Ask::Wait(id, _) = &ask {
+            self.rest.leaves(id);
+        }
+        self.places.on(ask);
     }
 
     fn on_start(&mut self, start: &Start) {
@@ -283,7 +290,7 @@ impl MainLoop {
         let Some(task) = self.tasks_of_runs.remove(&id) else { return };
         // What it asked for before it ended comes first.
         while let Ok(ask) = self.parts.asks.try_recv() {
-            self.places.on(ask);
+            self.on_ask(ask);
         }
         while let Ok(start) = self.parts.starts.try_recv() {
             self.on_start(&start);

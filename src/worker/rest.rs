@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use crate::wire::TaskId;
 
-/// Starts that fail one after the other until the worker rests: fewer may be their tasks' own fault.
+/// Starts that fail one after the other until the worker rests: it may have been a moment's lack.
 const TOLERATED: u32 = 3;
 /// The first rest; each that follows is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest rest.
+/// The longest rest, and the longest trial: a start that hangs must not keep the others away.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Starts that the loop has not heard of yet; one that finds no room is not counted.
@@ -57,10 +57,10 @@ enum State {
         until: Instant,
         length: Duration,
     },
-    /// So many starts are still to succeed; the task that is being tried now.
+    /// So many starts are still to succeed; the task that is being tried, and since when.
     Trying {
         left: usize,
-        trial: Option<TaskId>,
+        trial: Option<(TaskId, Instant)>,
         length: Duration,
     },
 }
@@ -74,8 +74,9 @@ impl Rest {
     pub(super) fn room(&self, free: usize) -> usize {
         match &self.state {
             State::Well { .. } => free,
-            State::Resting { .. } | State::Trying { trial: Some(_), .. } => 0,
-            State::Trying { trial: None, .. } => free.min(1),
+            State::Resting { .. } => 0,
+            State::Trying { trial: Some((_, since)), .. } if since.elapsed() < LONGEST => 0,
+            State::Trying { .. } => free.min(1),
         }
     }
 
@@ -106,8 +107,8 @@ impl Rest {
 
     /// A task is about to be started.
     pub(super) fn enters(&mut self, id: &TaskId) {
-        if let State::Trying { trial: trial @ None, .. } = &mut self.state {
-            *trial = Some(id.clone());
+        if let State::Trying { trial, .. } = &mut self.state {
+            *trial = Some((id.clone(), Instant::now()));
         }
     }
 
@@ -119,7 +120,7 @@ impl Rest {
             State::Resting { .. } => {}
             State::Trying { left, trial, .. } => {
                 *left = left.saturating_sub(1);
-                trial.take_if(|trial| trial == id);
+                trial.take_if(|(trial, _)| trial == id);
                 if *left == 0 {
                     self.state = State::Well { failed: 0 };
                 }
@@ -144,10 +145,10 @@ impl Rest {
         Some(length)
     }
 
-    /// A task has gone, started or not.
+    /// A task has gone, started or not, or waits for its slot.
     pub(super) fn leaves(&mut self, id: &TaskId) {
         if let State::Trying { trial, .. } = &mut self.state {
-            trial.take_if(|trial| trial == id);
+            trial.take_if(|(trial, _)| trial == id);
         }
     }
 }
@@ -219,5 +220,10 @@ mod tests {
         rest.enters(&id("canceled"));
         rest.leaves(&id("canceled"));
         assert_eq!(rest.room(3), 1);
+        rest.enters(&id("hangs"));
+        tokio::time::advance(LONGEST - Duration::from_millis(1)).await;
+        assert_eq!(rest.room(2), 0);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(rest.room(2), 1);
     }
 }

@@ -60,14 +60,14 @@ impl Shared {
         }
     }
 
-    /// Says what came of a task's start. A start that can't succeed anywhere is none.
+    /// Says what came of a task's start, unless it failed by the task's own fault.
     pub(super) fn tell_start(&self, task: &TaskId, failed: Option<&LaunchError>) {
         let succeeded = match failed {
-            Some(error) if error.is_permanent() => return,
-            Some(_) => {
+            Some(error) if error.is_of_the_host() => {
                 metrics::runner_error("start");
                 false
             }
+            Some(_) => return,
             None if *self.is_in_doubt.borrow() => true,
             None => return,
         };

@@ -4,8 +4,9 @@ use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
-use super::{DEADLINE, Site, args_of, code, err, marked, out, until};
+use super::{DEADLINE, Site, WorkerProcess, args_of, code, err, marked, out, until};
 use crate::support::proc::Mark;
 
 #[tokio::test]
@@ -100,26 +101,48 @@ async fn a_task_that_could_not_be_started_for_now_is_no_failure_until_that_goes_
     assert_eq!(site.wait(&id).await, 0);
 }
 
+/// Sets how many files a worker may have open from now on.
+fn limit_open_files(worker: &WorkerProcess, current: Option<u64>) {
+    let limit = Rlimit { current, maximum: getrlimit(Resource::Nofile).maximum };
+    let pid = rustix::process::Pid::from_raw(worker.pid());
+    prlimit(pid, Resource::Nofile, limit).expect("it is ours");
+}
+
 #[tokio::test]
-async fn a_worker_that_starts_nothing_leaves_tasks_to_others_and_comes_back() {
+async fn a_worker_whose_host_starts_nothing_leaves_tasks_to_others_and_comes_back() {
     let site = Site::new().await;
     let worker = site.worker("w", "").await;
-    let (program, writer) = busy_program(&site);
-    let spec = format!(
-        "{{\"command\":[\"{program}\"],\"backoff\":{{\"first\":\"10m\",\"max\":\"10m\",\"jitter\":\"none\"}}}}\n"
-    );
+    // No pipes can be made: all lower numbers are in use.
+    limit_open_files(&worker, Some(4));
+    let backoff = "{\"first\":\"10m\",\"max\":\"10m\",\"jitter\":\"none\"}";
+    let spec = format!("{{\"command\":[\"true\"],\"backoff\":{backoff}}}\n");
     let specs = site.write("specs", spec.repeat(60));
     site.ok(&["submit", &specs]).await;
-    worker.logged("this host can't start tasks: none is taken for a while").await;
-    let rests = || worker.log().matches("none is taken for a while").count();
-    until(|| "the second rest".to_owned(), || rests() == 2).await;
+    let count = |text: &str| worker.log().matches(text).count();
+    let rested = || count("this host can't start tasks: none is taken for a while") == 2;
+    until(|| format!("the second rest in\n{}", worker.log()), rested).await;
     assert!(site.ok(&["workers"]).await.contains(" resting "));
-    // Those that were under way with the third that failed, and the one that was tried after the rest.
-    let tried = worker.log().matches("task will be retried").count();
-    assert!(tried < 20, "{tried} of 60");
-    drop(writer);
-    // The others are there still, and run when it has rested.
-    let done = || worker.log().matches("phase=succeeded").count() == 60 - tried;
-    until(|| format!("the {} others in\n{}", 60 - tried, worker.log()), done).await;
+    limit_open_files(&worker, getrlimit(Resource::Nofile).maximum);
+    // Those that were under way with the third that failed, and one after each rest.
+    let tried = || count("task will be retried");
+    let done = || tried() + count("phase=succeeded") == 60;
+    until(|| format!("the others in\n{}", worker.log()), done).await;
+    assert!(tried() < 20, "{} of 60", tried());
     assert!(site.ok(&["workers"]).await.contains(" ready "));
+}
+
+#[tokio::test]
+async fn tasks_that_can_not_be_started_by_their_own_fault_keep_nobody_from_the_others() {
+    let site = Site::new().await;
+    let worker = site.worker("w", "").await;
+    let (program, _writer) = busy_program(&site);
+    let specs = site.write("specs", format!("{{\"command\":[\"{program}\"]}}\n").repeat(20));
+    site.ok(&["submit", &specs]).await;
+    until(
+        || "their retries".to_owned(),
+        || worker.log().matches("task will be retried").count() >= 20,
+    )
+    .await;
+    assert_eq!(code(&site.cli(&["run", "--", "true"]).await), 0);
+    assert!(!worker.log().contains("can't start tasks"), "{}", worker.log());
 }
