@@ -46,8 +46,44 @@ fn render(lanes: &[LaneReport]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::WorkerMismatch;
-    use crate::wire::{Kind, LaneRecord};
+    use crate::client::{UnavailableWorker, WorkerMismatch};
+    use crate::wire::{Kind, LaneRecord, WorkerState};
+
+    #[test]
+    fn workers_that_take_nothing_now_are_named_with_their_state() {
+        let worker = |name: &str| name.parse().expect("a worker");
+        let mut report = LaneReport {
+            lane: "default".parse().expect("a lane"),
+            record: LaneRecord {
+                kind: Kind::Subprocess,
+                selector: crate::wire::Selector::default(),
+            },
+            waiting: 3,
+            running: 2,
+            workers: Vec::new(),
+            unavailable: vec![
+                UnavailableWorker { worker: worker("w1"), state: WorkerState::Paused },
+                UnavailableWorker { worker: worker("w2"), state: WorkerState::Resting },
+            ],
+            mismatches: Vec::new(),
+        };
+        let why = "w1 is paused, w2 is resting because its host could not start tasks";
+        let text = render(std::slice::from_ref(&report));
+        assert!(
+            text.contains(&format!(
+                "! default: waiting: the workers that could take the task take none now: {why}\n"
+            )),
+            "{text}"
+        );
+        report.workers.push(worker("w3"));
+        assert_eq!(
+            wait_reason::why_waiting(&report),
+            format!(
+                "waiting for a free place: 1 worker(s) can take the task, 2 task(s) of its lane run or wait for a retry; {why}"
+            )
+        );
+        assert!(!render(&[report]).contains('!'), "somebody takes them");
+    }
 
     #[test]
     fn a_lane_that_nobody_serves_stands_out_with_the_reason() {
@@ -58,6 +94,7 @@ mod tests {
             waiting: 3,
             running: 0,
             workers: Vec::new(),
+            unavailable: Vec::new(),
             mismatches: vec![WorkerMismatch {
                 worker: "w1".parse().expect("a worker"),
                 lacks: vec!["gpu=h200 (has none)".to_owned()],

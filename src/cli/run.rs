@@ -13,9 +13,10 @@ use super::task_args::TaskArgs;
 use super::text;
 use super::watch::{Form, Show};
 use crate::client::{
-    CancelError, CancelOptions, Canceled, Client, Follow, FollowEvent, LaneReport, UnknownTask,
+    CancelError, CancelOptions, Canceled, Client, Follow, FollowEvent, LaneReport,
+    UnavailableWorker, UnknownTask,
 };
-use crate::wire::{CancelRequest, LaneId, Phase, TaskId};
+use crate::wire::{CancelRequest, LaneId, Phase, TaskId, WorkerState};
 
 /// After this time without a start, somebody should be told why.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -158,12 +159,18 @@ async fn explain_wait(global: &GlobalArgs, client: &Client, id: &TaskId, lane: &
 
 /// Why a lane's tasks wait, in a sentence.
 pub(super) fn why_waiting(report: &LaneReport) -> String {
+    let not_now: Vec<String> = report.unavailable.iter().map(why_unavailable).collect();
+    let not_now = not_now.join(", ");
     if !report.workers.is_empty() {
         let n = report.workers.len();
+        let others = if not_now.is_empty() { not_now } else { format!("; {not_now}") };
         return format!(
-            "waiting for a free place: {n} worker(s) can take the task, {} task(s) of its lane run or wait for a retry",
+            "waiting for a free place: {n} worker(s) can take the task, {} task(s) of its lane run or wait for a retry{others}",
             report.running
         );
+    }
+    if !not_now.is_empty() {
+        return format!("waiting: the workers that could take the task take none now: {not_now}");
     }
     if report.mismatches.is_empty() {
         return "waiting: no worker is there; start one with `runlane worker`".to_owned();
@@ -176,6 +183,14 @@ pub(super) fn why_waiting(report: &LaneReport) -> String {
     let selector = report.record.selector.to_string();
     let asks = if selector.is_empty() { String::new() } else { format!(" with {selector}") };
     format!("waiting: no worker can take {} tasks{asks}:{lacks}", report.record.kind)
+}
+
+fn why_unavailable(UnavailableWorker { worker, state }: &UnavailableWorker) -> String {
+    let why = match state {
+        WorkerState::Resting => " because its host could not start tasks",
+        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining => "",
+    };
+    format!("{worker} is {}{why}", state.as_str())
 }
 
 /// Ctrl-C and SIGTERM.

@@ -8,7 +8,7 @@ use super::exit::Failure;
 use super::global::GlobalArgs;
 use super::table::Table;
 use super::{say, text};
-use crate::wire::{RunnerPresence, WorkerPresence, WorkerState};
+use crate::wire::{RunnerPresence, WorkerPresence};
 
 /// List the live workers: places in use, labels, version, what their hosts offer
 ///
@@ -36,17 +36,11 @@ fn render(workers: &[WorkerPresence]) -> String {
     let mut table =
         Table::new(["WORKER", "STATE", "USED", "UP", "VERSION", "LABELS", "RUNNERS", "HOST"]);
     for worker in workers {
-        let state = match worker.state {
-            WorkerState::Ready => "ready",
-            WorkerState::Paused => "paused",
-            WorkerState::Resting => "resting",
-            WorkerState::Draining => "draining",
-        };
         let runner = |runner: &RunnerPresence| format!("{} ({})", runner.name, runner.isolation);
         let runners: Vec<String> = worker.runners.iter().map(runner).collect();
         table.row([
             worker.worker.to_string(),
-            state.to_owned(),
+            worker.state.as_str().to_owned(),
             format!("{}/{}", worker.running, worker.capacity),
             text::ago(worker.started_at),
             worker.version.clone(),

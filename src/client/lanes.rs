@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Client, bucket};
 use crate::nats::BusError;
 use crate::nats::topology::lane_info;
-use crate::wire::{LaneId, LaneRecord, WorkerId, WorkerPresence};
+use crate::wire::{LaneId, LaneRecord, WorkerId, WorkerPresence, WorkerState};
 
 /// A lane and who serves it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,10 +20,22 @@ pub struct LaneReport {
     pub waiting: u64,
     /// Tasks that a worker holds, or that wait for their next attempt.
     pub running: u64,
-    /// Workers with a runner that can take them.
+    /// Workers with a runner that can take them, and that take tasks.
     pub workers: Vec<WorkerId>,
+    /// Workers that could, but take none now.
+    pub unavailable: Vec<UnavailableWorker>,
     /// Each other worker, and what it lacks.
     pub mismatches: Vec<WorkerMismatch>,
+}
+
+/// A worker that takes no tasks now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnavailableWorker {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Why.
+    pub state: WorkerState,
 }
 
 /// Why a worker can't take the tasks of a lane.
@@ -49,12 +61,15 @@ impl LaneReport {
             waiting: 0,
             running: 0,
             workers: Vec::new(),
+            unavailable: Vec::new(),
             mismatches: Vec::new(),
         };
         for presence in workers {
             let worker = presence.worker.clone();
+            let state = presence.state;
             match lacks(&report.record, presence) {
-                None => report.workers.push(worker),
+                None if state == WorkerState::Ready => report.workers.push(worker),
+                None => report.unavailable.push(UnavailableWorker { worker, state }),
                 Some(lacks) => report.mismatches.push(WorkerMismatch { worker, lacks }),
             }
         }

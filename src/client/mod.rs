@@ -35,7 +35,7 @@ pub use cancel::{CancelError, CancelOptions, Canceled, UnknownTask};
 pub use connection::Client;
 pub use control::ControlError;
 pub use follow::{Follow, FollowEvent, Gap, GapReason, OutputChunk};
-pub use lanes::{LaneReport, WorkerMismatch};
+pub use lanes::{LaneReport, UnavailableWorker, WorkerMismatch};
 pub use list::{ListFilter, Listed, Listing};
 pub use status::{QueuedTask, TaskReport};
 pub use submit::{Submission, SubmitError, Submitter};

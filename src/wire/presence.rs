@@ -59,6 +59,18 @@ pub enum WorkerState {
     Draining,
 }
 
+impl WorkerState {
+    /// Its name, as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Paused => "paused",
+            Self::Resting => "resting",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// A runner of a live worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -122,6 +122,8 @@ async fn a_worker_whose_host_starts_nothing_leaves_tasks_to_others_and_comes_bac
     let rested = || count("this host can't start tasks: none is taken for a while") == 2;
     until(|| format!("the second rest in\n{}", worker.log()), rested).await;
     assert!(site.ok(&["workers"]).await.contains(" resting "));
+    let why = "take none now: w is resting because its host could not start tasks";
+    assert!(site.ok(&["lanes"]).await.contains(why));
     limit_open_files(&worker, getrlimit(Resource::Nofile).maximum);
     // Those that were under way with the third that failed, and one after each rest.
     let tried = || count("task will be retried");
