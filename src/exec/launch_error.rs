@@ -60,6 +60,11 @@ impl LaunchError {
         }
     }
 
+    /// Whether nothing of the task has run, for sure. A task-init that dies may have seen its program begin.
+    pub fn has_not_begun(&self) -> bool {
+        !matches!(self, Self::Interrupted(_))
+    }
+
     /// Whether this host lacks something now that the next task needs as well: process ids, memory, open
     /// files, disk space. A program that is being written, a directory that can't be entered, or a user's
     /// own limit is the task's matter.
@@ -134,6 +139,8 @@ mod tests {
             assert!(!setup("exec", errno).is_permanent(), "{errno}");
         }
         assert!(!setup("script", Errno::EROFS).is_permanent());
+        assert!(setup("fork", Errno::EAGAIN).has_not_begun());
+        assert!(!LaunchError::Interrupted(ProcessError::SupervisorDied).has_not_begun());
     }
 
     #[test]

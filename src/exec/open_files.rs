@@ -11,8 +11,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::spawn::KEPT_PER_CORE;
 
-/// Of a running task: both pipes of its output, and the socket to its task-init.
-const OF_A_TASK: u64 = 3;
+/// Of a place: both pipes of its task's output, the socket to its task-init, and that of the task before,
+/// whose end is being stored.
+const OF_A_PLACE: u64 = 4;
 /// Connections, the runtime, the log, probes and scrapes.
 const OF_A_WORKER: u64 = 48;
 
@@ -36,10 +37,10 @@ impl OpenFiles {
         Ok(Self { ours: hard, of_tasks: soft })
     }
 
-    /// How many a worker with so many places has open at most.
+    /// How many a worker with so many places has open, if its tasks have one sort of sandbox.
     pub fn needed(capacity: NonZero<usize>) -> u64 {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        OF_A_WORKER + (KEPT_PER_CORE * cores) as u64 + OF_A_TASK * capacity.get() as u64
+        OF_A_WORKER + (KEPT_PER_CORE * cores) as u64 + OF_A_PLACE * capacity.get() as u64
     }
 }
 

@@ -107,7 +107,9 @@ impl<F: AsFd> LineSink<F> {
     fn is_ready(&self, patience: Duration) -> bool {
         let mut watched = [PollFd::new(self.to.as_fd(), PollFlags::POLLOUT)];
         let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-        poll(&mut watched, patience).is_ok_and(|ready| ready > 0)
+        // A signal ends the wait.
+        let ready = poll(&mut watched, patience).or_else(|_| poll(&mut watched, PollTimeout::ZERO));
+        ready.is_ok_and(|ready| ready > 0)
     }
 }
 

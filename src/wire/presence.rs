@@ -52,8 +52,7 @@ pub enum WorkerState {
     Ready,
     /// It takes no new tasks until it is resumed.
     Paused,
-    /// Its host could not start the last ones. It takes none for a while, and then one at a time until they
-    /// start again.
+    /// It takes none for some seconds: its host could not start the last ones.
     Resting,
     /// It takes no new tasks and ends when those it has have ended.
     Draining,

@@ -25,16 +25,16 @@ pub(super) fn judge(
     let mut outcome = outcome_of(shared, &task.id, taken, Phase::Failed);
     let ended_as = match end {
         AttemptEnd::NotLaunched(error) => {
-            let permanent = error.is_permanent();
+            let (permanent, is_known) = (error.is_permanent(), error.has_not_begun());
             outcome.error = Some(ErrorDetail {
                 step: error.step().to_owned(),
                 message: shared::chain(&error),
                 problems: Vec::new(),
             });
-            if permanent {
-                task::AttemptEnd::SetupFailed
-            } else {
-                task::AttemptEnd::SetupFailedForNow
+            match (permanent, is_known) {
+                (true, _) => task::AttemptEnd::SetupFailed,
+                (false, true) => task::AttemptEnd::SetupFailedForNow,
+                (false, false) => task::AttemptEnd::Broken,
             }
         }
         AttemptEnd::Broken(error) => {

@@ -133,7 +133,7 @@ impl MainLoop {
                 Ok(()) = self.parts.drain.changed() => self.on_drain_request(),
                 () = at(deadline), if deadline.is_some() => self.on_deadline(),
                 () = at(patience), if patience.is_some() => self.hand_back_waiting(),
-                () = at(rested), if rested.is_some() => self.rest.wake(),
+                () = at(rested), if rested.is_some() => self.on_rested(),
                 _ = self.parts.presence_tick.tick() => {
                     self.announce();
                     self.parts.shared.spawner.trim();
@@ -192,16 +192,18 @@ impl MainLoop {
     }
 
     fn on_start(&mut self, start: &Start) {
-        let was_on = self.rest.is_on();
         if start.succeeded {
             self.rest.started(&start.task);
-        } else if let Some(length) = self.rest.failed() {
+        } else if let Some(length) = self.rest.failed(&start.task) {
             tracing::warn!(?length, "this host can't start tasks: none is taken for a while");
             self.hand_back_waiting();
-        }
-        if self.rest.is_on() != was_on {
             self.announce();
         }
+    }
+
+    fn on_rested(&mut self) {
+        self.rest.wake();
+        self.announce();
     }
 
     fn on_pulled(&mut self, pulled: Option<Pulled>) {
@@ -371,7 +373,7 @@ impl MainLoop {
         match self.drain {
             Drain::Wait | Drain::Stop | Drain::Kill => WorkerState::Draining,
             Drain::No if self.paused => WorkerState::Paused,
-            Drain::No if self.rest.is_on() => WorkerState::Resting,
+            Drain::No if self.rest.until().is_some() => WorkerState::Resting,
             Drain::No => WorkerState::Ready,
         }
     }

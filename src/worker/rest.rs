@@ -85,11 +85,6 @@ impl Rest {
         self.state != State::Well { failed: 0 }
     }
 
-    /// Whether fewer tasks are taken than there are places.
-    pub(super) fn is_on(&self) -> bool {
-        !matches!(self.state, State::Well { .. })
-    }
-
     /// When [`Self::wake`] has something to do.
     pub(super) fn until(&self) -> Option<Instant> {
         match self.state {
@@ -129,7 +124,7 @@ impl Rest {
     }
 
     /// A task could not be started. Returns for how long none is taken, if that is new.
-    pub(super) fn failed(&mut self) -> Option<Duration> {
+    pub(super) fn failed(&mut self, id: &TaskId) -> Option<Duration> {
         let length = match &mut self.state {
             State::Well { failed } => {
                 *failed += 1;
@@ -138,8 +133,11 @@ impl Rest {
                 }
                 FIRST
             }
-            State::Resting { .. } => return None,
-            State::Trying { length, .. } => LONGEST.min(*length * 2),
+            State::Trying { trial: Some((trial, _)), length, .. } if trial == id => {
+                LONGEST.min(*length * 2)
+            }
+            // It was taken before, or waited for its slot: it is no trial.
+            State::Resting { .. } | State::Trying { .. } => return None,
         };
         self.state = State::Resting { until: Instant::now() + length, length };
         Some(length)
@@ -162,7 +160,7 @@ mod tests {
     }
 
     fn failing(times: usize, rest: &mut Rest) -> Vec<Option<Duration>> {
-        std::iter::repeat_with(|| rest.failed()).take(times).collect()
+        std::iter::repeat_with(|| rest.failed(&id("any"))).take(times).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,7 +189,8 @@ mod tests {
             assert_eq!((rest.room(8), rest.room(0)), (1, 0));
             rest.enters(&id("trial"));
             assert_eq!(rest.room(7), 0, "one at a time");
-            assert!(rest.failed().is_some());
+            assert_eq!(rest.failed(&id("older")), None);
+            assert!(rest.failed(&id("trial")).is_some());
             rest.leaves(&id("trial"));
         }
     }
@@ -203,13 +202,12 @@ mod tests {
         rest.started(&id("older"));
         assert_eq!(rest.room(3), 0, "what was taken before ends no rest");
         rest.wake();
-        assert!(rest.is_on());
         for (number, left) in [("1", 1), ("2", 1), ("3", 3)] {
             rest.enters(&id(number));
             rest.started(&id(number));
             assert_eq!(rest.room(3), left, "{number}");
         }
-        assert!(!rest.is_in_doubt() && !rest.is_on());
+        assert!(!rest.is_in_doubt());
     }
 
     #[tokio::test(start_paused = true)]
