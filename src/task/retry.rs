@@ -8,16 +8,15 @@
 //! | setup failed for good | any | `failed` |
 //! | timeout | never | `timeout` |
 //! | exit code, signal, broken supervision | never | `failed` |
-//! | passing setup error | never | again after the backoff, as if its worker had been lost; then `failed` |
-//! | exit code, signal, broken supervision, passing setup error, timeout | onFailure, always | again after the backoff, up to `maxRetries` times; then `exhausted` |
+//! | passing setup error | any | again after the backoff, counted as a lost worker; then `failed` |
+//! | exit code, signal, broken supervision, timeout | onFailure, always | again after the backoff, up to `maxRetries` times; then `exhausted` |
 //! | canceled, replaced | any | `canceled` |
 
 use std::time::Duration;
 
 use super::limits::millis;
-use super::validate::LossPolicy;
 use super::work::Work;
-use crate::wire::{Jitter, OnWorkerLost, Phase, Restart};
+use crate::wire::{Jitter, Phase, Restart};
 
 /// What follows an attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,7 +108,7 @@ pub struct History {
 /// Decides what follows an attempt. `random` is a number from 0 up to, but not, 1.
 pub fn after_attempt(
     policy: &RetryPolicy,
-    loss: LossPolicy,
+    max_worker_losses: u32,
     end: AttemptEnd,
     history: History,
     random: f64,
@@ -123,15 +122,13 @@ pub fn after_attempt(
             Next::Finish(Phase::Failed)
         }
         AttemptEnd::Timeout if never => Next::Finish(Phase::Timeout),
-        AttemptEnd::SetupFailedForNow if never => elsewhere(policy, loss, history, random),
+        AttemptEnd::SetupFailedForNow => elsewhere(policy, max_worker_losses, history, random),
         AttemptEnd::ExitCode(_) | AttemptEnd::Signal | AttemptEnd::Broken if never => {
             Next::Finish(Phase::Failed)
         }
-        AttemptEnd::ExitCode(_)
-        | AttemptEnd::Signal
-        | AttemptEnd::Broken
-        | AttemptEnd::SetupFailedForNow
-        | AttemptEnd::Timeout => after_failure(policy, history, random),
+        AttemptEnd::ExitCode(_) | AttemptEnd::Signal | AttemptEnd::Broken | AttemptEnd::Timeout => {
+            after_failure(policy, history, random)
+        }
     }
 }
 
@@ -154,11 +151,11 @@ fn after_failure(policy: &RetryPolicy, history: History, random: f64) -> Next {
     Next::Retry { delay, failures, worker_losses }
 }
 
-/// A task that is run once only was not run at all: a worker whose host could not start it counts as one
-/// that was lost.
-fn elsewhere(policy: &RetryPolicy, loss: LossPolicy, history: History, random: f64) -> Next {
+/// A worker whose host could not start the task counts as one that was lost, whatever is to be done then:
+/// nothing of the task has begun, so it is no failure of it, and it can't run twice.
+fn elsewhere(policy: &RetryPolicy, most: u32, history: History, random: f64) -> Next {
     let worker_losses = history.worker_losses.saturating_add(1);
-    if loss.on_worker_lost == OnWorkerLost::Fail || worker_losses > loss.max_worker_losses {
+    if worker_losses > most {
         return Next::Finish(Phase::Failed);
     }
     let delay = policy.delays.after(worker_losses, history.last_delay, random);

@@ -22,18 +22,16 @@ fn policy(restart: Restart, jitter: Jitter) -> RetryPolicy {
 
 fn next(restart: Restart, end: AttemptEnd, failures: u32) -> Next {
     let history = History { failures, worker_losses: 1, last_delay: None };
-    after_attempt(&policy(restart, Jitter::None), LOSS, end, history, 0.5)
+    after_attempt(&policy(restart, Jitter::None), MAX_LOSSES, end, history, 0.5)
 }
 
-const LOSS: LossPolicy = LossPolicy { max_worker_losses: 3, on_worker_lost: OnWorkerLost::Rerun };
+const MAX_LOSSES: u32 = 3;
 
 const ALWAYS: Restart = Restart::Always { interval_ms: Some(7) };
 
 #[test]
 fn what_follows_an_attempt_is_a_table() {
-    use AttemptEnd::{
-        Broken, Canceled, ExitCode, SetupFailed, SetupFailedForNow, Signal, Succeeded, Timeout,
-    };
+    use AttemptEnd::{Broken, Canceled, ExitCode, SetupFailed, Signal, Succeeded, Timeout};
     use Restart::{Never, OnFailure};
     for (restart, end, phase) in [
         (Never, Succeeded, Phase::Succeeded),
@@ -54,7 +52,7 @@ fn what_follows_an_attempt_is_a_table() {
         assert_eq!(next(restart, end, 0), Next::Finish(phase), "{restart:?} {end:?}");
     }
     for restart in [OnFailure, ALWAYS] {
-        for end in [ExitCode(1), Signal, Timeout, Broken, SetupFailedForNow] {
+        for end in [ExitCode(1), Signal, Timeout, Broken] {
             let retry = |delay, failures| retry(delay, failures, 1);
             assert_eq!(next(restart, end, 0), retry(1_000, 1), "{restart:?} {end:?}");
             assert_eq!(next(restart, end, 1), retry(2_000, 2), "{restart:?} {end:?}");
@@ -72,18 +70,18 @@ fn retry(delay: u64, failures: u32, worker_losses: u32) -> Next {
 }
 
 #[test]
-fn a_task_that_runs_once_and_could_not_be_started_gets_other_workers_but_not_for_ever() {
-    let policy = policy(Restart::Never, Jitter::None);
-    let after = |loss, worker_losses| {
-        let history = History { worker_losses, ..History::default() };
-        after_attempt(&policy, loss, AttemptEnd::SetupFailedForNow, history, 0.5)
-    };
-    assert_eq!(after(LOSS, 0), retry(1_000, 0, 1));
-    assert_eq!(after(LOSS, 2), retry(4_000, 0, 3));
-    assert_eq!(after(LOSS, 3), Next::Finish(Phase::Failed));
-    assert_eq!(after(LOSS, u32::MAX), Next::Finish(Phase::Failed));
-    let once = LossPolicy { on_worker_lost: OnWorkerLost::Fail, ..LOSS };
-    assert_eq!(after(once, 0), Next::Finish(Phase::Failed));
+fn a_task_that_could_not_be_started_gets_other_workers_but_not_for_ever_and_has_not_failed() {
+    for restart in [Restart::Never, Restart::OnFailure, ALWAYS] {
+        let policy = policy(restart, Jitter::None);
+        let after = |worker_losses| {
+            let history = History { failures: 2, worker_losses, last_delay: None };
+            after_attempt(&policy, MAX_LOSSES, AttemptEnd::SetupFailedForNow, history, 0.5)
+        };
+        assert_eq!(after(0), retry(1_000, 2, 1), "{restart:?}");
+        assert_eq!(after(2), retry(4_000, 2, 3), "{restart:?}");
+        assert_eq!(after(3), Next::Finish(Phase::Failed), "{restart:?}");
+        assert_eq!(after(u32::MAX), Next::Finish(Phase::Failed), "{restart:?}");
+    }
 }
 
 #[test]
@@ -148,7 +146,7 @@ proptest! {
         let policy = RetryPolicy { max_retries, ..policy(Restart::OnFailure, Jitter::Full) };
         let (mut history, mut attempts) = (History::default(), 1);
         while let Next::Retry { failures, delay, worker_losses } =
-            after_attempt(&policy, LOSS, AttemptEnd::Signal, history, 0.3)
+            after_attempt(&policy, MAX_LOSSES, AttemptEnd::Signal, history, 0.3)
         {
             history = History { failures, worker_losses, last_delay: Some(delay) };
             attempts += 1;

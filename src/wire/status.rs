@@ -60,7 +60,7 @@ pub struct Started {
     /// Failed attempts before this one.
     #[serde(default)]
     pub failures: u32,
-    /// Workers that were lost while they ran the task, and those that could not start it, if it runs once.
+    /// Workers that were lost while they ran the task, and those whose host could not start it.
     #[serde(default)]
     pub worker_losses: u32,
     /// When.
@@ -77,7 +77,7 @@ pub struct Retrying {
     pub delay_ms: u64,
     /// Failed attempts so far.
     pub failures: u32,
-    /// Workers that were lost so far, and those that could not start the task, if it runs once.
+    /// Workers that were lost so far, and those whose host could not start the task.
     #[serde(default)]
     pub worker_losses: u32,
     /// The task's sequence in the queue stream.
@@ -99,7 +99,7 @@ pub struct Requeued {
     /// Failed attempts so far.
     #[serde(default)]
     pub failures: u32,
-    /// Workers that were lost so far, and those that could not start the task, if it runs once.
+    /// Workers that were lost so far, and those whose host could not start the task.
     #[serde(default)]
     pub worker_losses: u32,
     /// The task's sequence in the queue stream.

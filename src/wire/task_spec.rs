@@ -72,8 +72,8 @@ pub struct TaskSpec {
     /// Exit codes after which a task is never retried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_retry_exit_codes: Vec<i32>,
-    /// How many workers the task may take down with it (or lose by chance) before it is `lost`. With
-    /// `restart: never`, one whose host can't start the task counts, too.
+    /// How many workers the task may take down with it (or lose by chance) before it is `lost`. One whose
+    /// host can't start the task counts, too; after too many of those it is `failed`.
     #[serde(default = "default_max_worker_losses")]
     pub max_worker_losses: u32,
     /// What to do when the worker that runs the task is lost.

@@ -75,7 +75,8 @@ pub(super) async fn settle(
     }
     let Started { failures, worker_losses, .. } = taken.started;
     let history = History { failures, worker_losses, last_delay: taken.last_delay };
-    match task::after_attempt(&task.retry, task.loss, ended_as, history, random()) {
+    match task::after_attempt(&task.retry, task.loss.max_worker_losses, ended_as, history, random())
+    {
         Next::Finish(phase) => {
             finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
             forget_later(shared, task).await;

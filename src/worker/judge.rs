@@ -25,13 +25,13 @@ pub(super) fn judge(
     let mut outcome = outcome_of(shared, &task.id, taken, Phase::Failed);
     let ended_as = match end {
         AttemptEnd::NotLaunched(error) => {
-            let (permanent, is_known) = (error.is_permanent(), error.has_not_begun());
+            let ends = (error.is_permanent(), error.has_not_begun());
             outcome.error = Some(ErrorDetail {
                 step: error.step().to_owned(),
                 message: shared::chain(&error),
                 problems: Vec::new(),
             });
-            match (permanent, is_known) {
+            match ends {
                 (true, _) => task::AttemptEnd::SetupFailed,
                 (false, true) => task::AttemptEnd::SetupFailedForNow,
                 (false, false) => task::AttemptEnd::Broken,

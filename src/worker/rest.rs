@@ -2,7 +2,7 @@
 //! ids, of memory, of disk space, it would otherwise take task after task from workers that could.
 //!
 //! ```text
-//!          a task could not be started, and none was since the last 2 of those
+//!                     the third start in a row that failed
 //!   well ───────────────────────────────────────────────────────────────► resting ◄──┐
 //!     ▲                                                                      │ 1 s … 30 s, doubled
 //!     │    as many were started as run at once                               ▼       │
