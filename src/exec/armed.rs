@@ -2,6 +2,7 @@
 
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -25,6 +26,22 @@ pub struct Armed {
     sent: io::Result<()>,
 }
 
+/// Whether a leader was told to execute the program. From then on that may have begun, though its start
+/// is not reported yet.
+#[derive(Debug, Default)]
+pub struct Word(AtomicBool);
+
+impl Word {
+    /// Whether it was given.
+    pub fn is_given(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn give(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Why a plan was not launched by a task-init.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -42,7 +59,12 @@ impl Failure {
 }
 
 /// Gives a task-init its plan, and waits until the program is executed.
-pub(super) async fn start(process: TaskProcess, plan: &LaunchPlan) -> Result<Launched, Failure> {
+pub(super) async fn start(
+    process: TaskProcess,
+    plan: &LaunchPlan,
+    word: &Word,
+) -> Result<Launched, Failure> {
+    word.give();
     arm(process, plan, Some(GO)).await?.started().await
 }
 
@@ -70,8 +92,9 @@ fn receiver(end: PipeReader) -> io::Result<pipe::Receiver> {
 
 impl Armed {
     /// Gives the word, and waits until the program is executed.
-    pub(super) async fn launch(mut self) -> Result<Launched, Failure> {
+    pub(super) async fn launch(mut self, word: &Word) -> Result<Launched, Failure> {
         if self.sent.is_ok() {
+            word.give();
             self.sent = self.process.go();
         }
         self.started().await

@@ -38,7 +38,7 @@ mod supervise;
 mod uid_pool;
 mod work_root;
 
-pub use armed::Armed;
+pub use armed::{Armed, Word};
 pub use host::{Probe, probe};
 pub use launch_error::LaunchError;
 pub use open_files::OpenFiles;

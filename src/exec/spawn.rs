@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use super::armed::{self, Armed, Failure};
+use super::armed::{self, Armed, Failure, Word};
 use super::control::Control;
 use super::launch_error::LaunchError;
 use super::link::{ENTRY_ARGUMENT, Preparation, VERSION, namespace_flags};
@@ -212,10 +212,14 @@ impl Spawner {
     /// # Errors
     /// With the step that failed; see [`LaunchError::is_permanent`].
     pub async fn launch(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
+        self.launch_at(plan, &Word::default()).await
+    }
+
+    async fn launch_at(&self, plan: &LaunchPlan, word: &Word) -> Result<Launched, LaunchError> {
         let Some((mut lease, plan)) = self.with_own_uid(plan)? else {
-            return self.launch_as_is(plan).await;
+            return self.launch_as_is(plan, word).await;
         };
-        let mut launched = self.launch_as_is(&plan).await;
+        let mut launched = self.launch_as_is(&plan, word).await;
         match &mut launched {
             Ok(launched) => launched.process.hold(lease),
             Err(LaunchError::Setup { .. }) => lease.task_is_gone(),
@@ -248,16 +252,16 @@ impl Spawner {
         Ok(Some((lease, plan)))
     }
 
-    async fn launch_as_is(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
+    async fn launch_as_is(&self, plan: &LaunchPlan, word: &Word) -> Result<Launched, LaunchError> {
         let spare = self.use_kind(&plan.sandbox, Vec::pop);
         let new = async || self.start_init(&Preparation::of(&plan.sandbox)).await;
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
-            Some(spare) => match armed::start(spare, plan).await {
-                Err(Failure::NotEnclosed(_)) => armed::start(new().await?, plan).await,
+            Some(spare) => match armed::start(spare, plan, word).await {
+                Err(Failure::NotEnclosed(_)) => armed::start(new().await?, plan, word).await,
                 other => other,
             },
-            None => armed::start(new().await?, plan).await,
+            None => armed::start(new().await?, plan, word).await,
         };
         launched.map_err(Failure::into_error)
     }
@@ -274,7 +278,8 @@ impl Spawner {
         armed::arm(spare?, plan, None).await.ok()
     }
 
-    /// Launches a task that may have been set up before. As [`Spawner::launch`] of the same plan.
+    /// Launches a task that may have been set up before. As [`Spawner::launch`] of the same plan. `word`
+    /// says meanwhile whether the program may have begun.
     ///
     /// # Errors
     /// As there.
@@ -282,10 +287,11 @@ impl Spawner {
         &self,
         armed: Option<Armed>,
         plan: &LaunchPlan,
+        word: &Word,
     ) -> Result<Launched, LaunchError> {
-        let Some(armed) = armed else { return self.launch(plan).await };
-        match armed.launch().await {
-            Err(Failure::NotEnclosed(_)) => self.launch(plan).await,
+        let Some(armed) = armed else { return self.launch_at(plan, word).await };
+        match armed.launch(word).await {
+            Err(Failure::NotEnclosed(_)) => self.launch_at(plan, word).await,
             other => other.map_err(Failure::into_error),
         }
     }

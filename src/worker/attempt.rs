@@ -9,21 +9,24 @@
 //! until both pipes are at their end, or for a bounded time after the last process is dead; the
 //! publisher returns when every chunk is confirmed.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
 
 use super::claim::Taken;
 use super::lease::Lease;
 use super::places::Ask;
 use super::shared::Shared;
-use crate::exec::{self, Armed, Ended, LaunchError, Launched, Stop, SuperviseError, TaskProcess};
+use crate::exec::{self, Armed, Ended, LaunchError, Launched, Stop, SuperviseError};
+use crate::exec::{TaskProcess, Word};
 use crate::nats::{Delivery, StoredOutput};
 use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
 use crate::task::{LaunchPlan, Sandbox};
 use crate::telemetry::metrics;
-use crate::wire::{OutputTotals, Stream};
+use crate::wire::{OutputTotals, StopReason, Stream};
 
 /// Chunks between the pump and the publisher; when they are full the pump stops reading.
 const CHUNK_QUEUE: usize = 2;
@@ -32,6 +35,10 @@ const COALESCE: Duration = Duration::from_millis(5);
 
 /// Time for which a started task has the CPU to itself, before processes for the next ones are made.
 const SPARES_AFTER: Duration = Duration::from_millis(5);
+
+/// How long a program that may have begun is waited for after a stop has come: until then it is not known
+/// whether there is anything to end politely, and to tell of.
+const START_TIME: Duration = Duration::from_secs(1);
 
 /// How an attempt went.
 pub(super) enum AttemptEnd {
@@ -75,17 +82,15 @@ pub(super) async fn run(
     lease: &Lease,
     stop: watch::Receiver<Option<Stop>>,
 ) -> Attempted {
-    let mut stop_asked = stop.clone();
-    // Cancel safe: dropping a launch kills what it started.
-    let launched = tokio::select! {
-        launched = shared.spawner.launch_armed(armed, plan) => match launched {
-            Ok(launched) => launched,
-            Err(error) => {
-                shared.tell_start(&delivery.id, Some(&error));
-                return AttemptEnd::NotLaunched(error).into();
-            }
-        },
-        stop = stopped(&mut stop_asked) => return AttemptEnd::StoppedBefore(stop).into(),
+    let word = Word::default();
+    let launch = shared.spawner.launch_armed(armed, plan, &word);
+    let launched = match unless_stopped(launch, &word, stop.clone()).await {
+        Ok(Ok(launched)) => launched,
+        Ok(Err(error)) => {
+            shared.tell_start(&delivery.id, Some(&error));
+            return AttemptEnd::NotLaunched(error).into();
+        }
+        Err(stop) => return AttemptEnd::StoppedBefore(stop).into(),
     };
     let id = &delivery.id;
     shared.tell_start(id, None);
@@ -159,9 +164,37 @@ async fn while_it_runs<T>(main: impl Future<Output = T>, aside: impl Future<Outp
     }
 }
 
-/// Returns when a stop is asked for; never if it can't be asked for any more.
-async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
-    match stop.wait_for(Option::is_some).await.map(|stop| stop.clone()) {
+/// Waits for a launch, unless a stop comes before the word to execute the program. After it the program may
+/// have begun: then its start is waited for, and whoever supervises it obeys the stop.
+async fn unless_stopped<T, E>(
+    launch: impl Future<Output = Result<T, E>>,
+    word: &Word,
+    mut stop: watch::Receiver<Option<Stop>>,
+) -> Result<Result<T, E>, Stop> {
+    let mut launch = pin!(launch);
+    // Cancel safe: the launch is only borrowed. Dropping it, at a return, kills what it started.
+    let asked = tokio::select! {
+        launched = &mut launch => return Ok(launched),
+        asked = stopped(&mut stop, |_| true) => asked,
+    };
+    if !word.is_given() {
+        return Err(asked);
+    }
+    // Cancel safe, as above.
+    tokio::select! {
+        launched = launch => launched.map(Ok).map_err(|_| asked),
+        _ = stopped(&mut stop, |stop| stop.reason == StopReason::LeaseLost) => Err(asked),
+        () = sleep(START_TIME) => Err(asked),
+    }
+}
+
+/// Returns when such a stop is asked for; never if it can't be asked for any more.
+async fn stopped(
+    stop: &mut watch::Receiver<Option<Stop>>,
+    is_such: impl Fn(&Stop) -> bool,
+) -> Stop {
+    let such = stop.wait_for(|stop| stop.as_ref().is_some_and(&is_such)).await;
+    match such.map(|stop| stop.clone()) {
         Ok(Some(stop)) => stop,
         Ok(None) | Err(_) => std::future::pending().await,
     }
@@ -178,3 +211,7 @@ fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     // Clocks of two machines may disagree: not less than nothing.
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use runlane::exec::{ExitStatus, Launched, Process, Signal, Spawner};
+use runlane::exec::{ExitStatus, Launched, Process, Signal, Spawner, Word};
 use runlane::task::LaunchPlan;
 
 use super::{Mark, line, sh, spawner};
@@ -389,8 +389,11 @@ async fn an_armed_task_executes_nothing_until_the_word_and_never_if_it_is_droppe
     spawner.prepare(&plan(&launched).sandbox).await.expect("the spawner lives");
     let armed = spawner.arm(&plan(&launched)).await.expect("a spare waits");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!launched.exists() && !dropped.exists());
-    let mut task = spawner.launch_armed(Some(armed), &plan(&launched)).await.expect("it starts");
+    let word = Word::default();
+    assert!(!launched.exists() && !dropped.exists() && !word.is_given());
+    let mut task =
+        spawner.launch_armed(Some(armed), &plan(&launched), &word).await.expect("it starts");
+    assert!(word.is_given());
     let exit = task.process.wait().await.expect("its end is known");
     assert_eq!(exit.status, ExitStatus::Exited(3));
     assert!(launched.exists() && !dropped.exists());
@@ -399,6 +402,9 @@ async fn an_armed_task_executes_nothing_until_the_word_and_never_if_it_is_droppe
     bad.cwd = Some(directory.path().join("missing"));
     spawner.prepare(&bad.sandbox).await.expect("the spawner lives");
     let armed = spawner.arm(&bad).await.expect("a spare waits");
-    let error = spawner.launch_armed(Some(armed), &bad).await.expect_err("there is no directory");
+    let error = spawner
+        .launch_armed(Some(armed), &bad, &Word::default())
+        .await
+        .expect_err("there is no directory");
     assert_eq!(error.step(), "chdir");
 }
