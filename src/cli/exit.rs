@@ -148,7 +148,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 fn bus_code(error: &BusError) -> u8 {
     match error {
-        BusError::Unclear(_) | BusError::Broken(_) => UNAVAILABLE,
+        BusError::Unclear(_) | BusError::Denied(_) | BusError::Broken(_) => UNAVAILABLE,
         // Both say that a stream isn't there, by two ways of asking. 10059: stream not found.
         BusError::NoStream { .. } | BusError::Refused { code: 10_059, .. } => CONFIG,
         BusError::Refused { .. } => FAILED,
@@ -174,7 +174,12 @@ impl From<SubmitError> for Failure {
             SubmitError::TooLarge { .. } => INVALID,
             SubmitError::Full { .. } => UNAVAILABLE,
             SubmitError::NotSetUp(_) => CONFIG,
-            SubmitError::Lane(_) => FAILED,
+            SubmitError::Lane(
+                TopologyError::LookUp { source, .. } | TopologyError::Create { source, .. },
+            ) => bus_code(source),
+            SubmitError::Lane(
+                TopologyError::Incompatible { .. } | TopologyError::LaneTaken { .. },
+            ) => FAILED,
             SubmitError::Bus(error) => bus_code(error),
         };
         Self::of(code, &error)
@@ -222,7 +227,9 @@ impl From<ConnectError> for Failure {
             | ConnectError::Unauthorized { .. }
             | ConnectError::Tls { .. }
             | ConnectError::TooOld { .. }
-            | ConnectError::NoJetStream { .. } => UNAVAILABLE,
+            | ConnectError::NoJetStream { .. }
+            | ConnectError::NoAnswer { .. }
+            | ConnectError::Denied { .. } => UNAVAILABLE,
         };
         Self::of(code, &error)
     }

@@ -136,8 +136,11 @@ impl Client {
             match self.end_if_idle(id, &options.request, lane.clone()).await {
                 Ok(Idle::Ended(outcome)) => return Ok(Canceled::Ended(outcome)),
                 Ok(Idle::Raced) => {}
-                Ok(Idle::Running { .. }) if left.is_zero() => return Ok(Canceled::Requested),
-                Ok(Idle::Running { .. }) => {
+                // Who may not end a waiting task leaves that to the workers, too.
+                Ok(Idle::Running { .. }) | Err(BusError::Denied(_)) if left.is_zero() => {
+                    return Ok(Canceled::Requested);
+                }
+                Ok(Idle::Running { .. }) | Err(BusError::Denied(_)) => {
                     if let Ok(ended) = timeout(left.min(CHECK_INTERVAL), waiter.next()).await
                         && let Some(outcome) = ended?
                     {
@@ -198,9 +201,17 @@ impl Client {
     pub(crate) async fn settle(&self, outcome: Outcome) -> Result<Outcome, BusError> {
         self.log().ensure_outcome(&outcome).await?;
         let subjects = self.bus().subjects();
-        // A worker that holds the message learns from the chain that there is nothing to run.
-        self.bus().purge(&subjects.queue_stream(), &subjects.queue_task(&outcome.id)).await?;
-        self.bus().purge(&subjects.schedule_stream(), &subjects.schedule_task(&outcome.id)).await?;
+        // A worker that holds the message learns from the chain that there is nothing to run, and one that
+        // gets it later, too: so it may stay, if removing it is not this user's right.
+        for (stream, filter) in [
+            (subjects.queue_stream(), subjects.queue_task(&outcome.id)),
+            (subjects.schedule_stream(), subjects.schedule_task(&outcome.id)),
+        ] {
+            match self.bus().purge(&stream, &filter).await {
+                Ok(_) | Err(BusError::Denied(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(outcome)
     }
 }

@@ -70,6 +70,23 @@ pub enum SubmitError {
     Bus(#[from] BusError),
 }
 
+impl SubmitError {
+    /// Whether the server is away, or changes its leader: another try is worth the wait.
+    fn is_about_now(&self) -> bool {
+        match self {
+            Self::Bus(error)
+            | Self::Lane(
+                TopologyError::LookUp { source: error, .. }
+                | TopologyError::Create { source: error, .. },
+            ) => may_pass(error),
+            Self::Lane(TopologyError::Incompatible { .. } | TopologyError::LaneTaken { .. })
+            | Self::TooLarge { .. }
+            | Self::Full { .. }
+            | Self::NotSetUp(_) => false,
+        }
+    }
+}
+
 /// Submits tasks one after the other and remembers which lanes are there.
 pub struct Submitter {
     bus: Bus,
@@ -162,11 +179,24 @@ impl Submitter {
         if self.lanes.contains(lane) {
             return Ok(());
         }
-        let lease = self.default_lease().await?;
-        let made = ensure_lane(&self.bus, lane, record, lease).await;
-        made.map_err(|error| explain(&self.bus, error))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_lane(lane, record).await {
+                Err(error) if error.is_about_now() && Instant::now() < deadline => {
+                    sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
         self.lanes.insert(lane.clone());
         Ok(())
+    }
+
+    async fn try_lane(&mut self, lane: &LaneId, record: &LaneRecord) -> Result<(), SubmitError> {
+        let lease = self.default_lease().await?;
+        let made = ensure_lane(&self.bus, lane, record, lease).await;
+        made.map_err(|error| explain(&self.bus, error))
     }
 
     /// The default lane's lease, which the operator chose by `runlane init`, holds for new lanes.
@@ -247,13 +277,18 @@ pub(super) async fn deliver(bus: Bus, parcel: Parcel) -> Result<Submission, Subm
     let mut unclear = false;
     loop {
         match try_deliver(&bus, &parcel, unclear).await {
-            Err(SubmitError::Bus(error)) if error.is_passing() && Instant::now() < deadline => {
+            Err(SubmitError::Bus(error)) if may_pass(&error) && Instant::now() < deadline => {
                 unclear |= matches!(error, BusError::Unclear(_));
                 sleep(RETRY_PAUSE).await;
             }
             settled => return settled,
         }
     }
+}
+
+/// Whether another try is worth the wait.
+fn may_pass(error: &BusError) -> bool {
+    error.is_passing() && !error.is_denied()
 }
 
 async fn try_deliver(bus: &Bus, parcel: &Parcel, unclear: bool) -> Result<Submission, SubmitError> {

@@ -118,7 +118,7 @@ impl Waiter {
                 self.next_round = Instant::now() + CHECK_INTERVAL;
                 Ok(())
             }
-            Err(error) if error.is_passing() => {
+            Err(error) if error.is_passing() && !error.is_denied() => {
                 sleep(RETRY_PAUSE).await;
                 Ok(())
             }

@@ -14,7 +14,7 @@ macro_rules! over {
 
 impl RawConfig {
     /// Puts `self` over `lower`. Labels are merged by name; runners replace runners, and any way to
-    /// prove who one is replaces every other one.
+    /// prove who one is replaces every other one. A user alone, or a password alone, replaces that half.
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
         Self {
@@ -52,7 +52,12 @@ impl RawRunner {
 }
 
 fn nats(upper: RawNats, lower: RawNats) -> RawNats {
-    let mut lower = if upper.has_auth() { lower.without_auth() } else { lower };
+    let mut lower = match upper.half_a_login() {
+        Some(Half::User) => RawNats { user: None, ..lower },
+        Some(Half::Password) => RawNats { password: None, password_file: None, ..lower },
+        None if upper.has_auth() => lower.without_auth(),
+        None => lower,
+    };
     let (tls, below) = (upper.tls.clone(), std::mem::take(&mut lower.tls));
     let tls = over!(RawTls, tls, below, ca, cert, key, required, first;);
     over!(RawNats, upper, lower, servers, context, creds, nkey, user, password, password_file,
@@ -67,7 +72,27 @@ fn worker(upper: RawWorker, lower: RawWorker) -> RawWorker {
         labels: labels)
 }
 
+/// One half of a user with a password: the other one may be in a lower place, such as a file beside a
+/// password in the environment.
+enum Half {
+    User,
+    Password,
+}
+
 impl RawNats {
+    fn half_a_login(&self) -> Option<Half> {
+        let half = Self { user: None, password: None, password_file: None, ..self.clone() };
+        if half.has_auth() {
+            return None;
+        }
+        let has_password = self.password.is_some() || self.password_file.is_some();
+        match (self.user.is_some(), has_password) {
+            (true, false) => Some(Half::User),
+            (false, true) => Some(Half::Password),
+            (true, true) | (false, false) => None,
+        }
+    }
+
     fn has_auth(&self) -> bool {
         self.clone().without_auth() != *self
     }
@@ -121,5 +146,18 @@ mod tests {
         let file = raw("[nats]\nuser='u'\npassword='p'\nservers=['a']");
         let flags = raw("[nats]\ncreds='/c'");
         assert_eq!(flags.over(file), raw("[nats]\ncreds='/c'\nservers=['a']"));
+    }
+
+    #[test]
+    fn half_a_login_goes_with_the_other_half_below() {
+        let password = || raw("[nats]\npassword='new'");
+        let file = raw("[nats]\nuser='u'\npassword_file='/p'");
+        assert_eq!(password().over(file), raw("[nats]\nuser='u'\npassword='new'"));
+        let file = raw("[nats]\nuser='u'\npassword_file='/p'");
+        let user = raw("[nats]\nuser='me'");
+        assert_eq!(user.over(file), raw("[nats]\nuser='me'\npassword_file='/p'"));
+        // Two ways to log in are an error, and not one that is chosen in silence.
+        let file = raw("[nats]\ncreds='/c'");
+        assert_eq!(password().over(file), raw("[nats]\ncreds='/c'\npassword='new'"));
     }
 }

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use async_nats::{Request, StatusCode, jetstream};
+use async_nats::jetstream;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
@@ -17,14 +16,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::along::{Along, Message};
+use super::denials::Denials;
 use super::error::BusError;
-use super::message::{
-    Headers, Incoming, Page, RawMessage, Stored, decode, direct_message, incoming,
-};
+use super::message::{Headers, Incoming, Page, RawMessage, Stored, decode, incoming};
+use super::request::REQUEST_TIMEOUT;
 use crate::wire::Subjects;
 
-/// How long one request may take before its result counts as unclear.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages per direct-get request; the server caps a batch at 1024.
 const PAGE_MESSAGES: usize = 256;
 /// Payload bytes per direct-get request, the bound on what a page holds in memory.
@@ -42,6 +39,7 @@ struct Inner {
     api_prefix: String,
     subjects: Subjects,
     along: Along,
+    denials: Denials,
 }
 
 /// A compare-and-set's answer when it is clear.
@@ -69,18 +67,9 @@ impl Bus {
     /// Uses a connection to a server that is fit for runlane.
     pub fn over(connected: &super::Connected, subjects: Subjects) -> Self {
         let (client, context) = (connected.client.clone(), connected.jetstream.clone());
-        Self::new(client, context, connected.api_prefix.clone(), subjects)
-    }
-
-    /// Wraps a connection. `api_prefix` is `$JS.API`, or `$JS.<domain>.API`.
-    pub fn new(
-        client: async_nats::Client,
-        context: jetstream::Context,
-        api_prefix: String,
-        subjects: Subjects,
-    ) -> Self {
+        let (api_prefix, denials) = (connected.api_prefix.clone(), connected.denials.clone());
         let along = Along::default();
-        Self { inner: Arc::new(Inner { client, context, api_prefix, subjects, along }) }
+        Self { inner: Arc::new(Inner { client, context, api_prefix, subjects, along, denials }) }
     }
 
     /// Returns the names in use.
@@ -96,6 +85,14 @@ impl Bus {
     /// Returns the client library's JetStream context, for modules of `nats/`.
     pub(crate) fn context(&self) -> &jetstream::Context {
         &self.inner.context
+    }
+
+    pub(super) fn api_prefix(&self) -> &str {
+        &self.inner.api_prefix
+    }
+
+    pub(super) fn denials(&self) -> &Denials {
+        &self.inner.denials
     }
 
     /// Returns the largest message that the server takes, in bytes, headers included.
@@ -332,67 +329,5 @@ impl Bus {
     async fn request(&self, subject: String, payload: Bytes) -> Result<Bytes, BusError> {
         self.after_others().await;
         self.request_at_once(subject, None, payload).await
-    }
-
-    async fn request_at_once(
-        &self,
-        subject: String,
-        headers: Option<Headers>,
-        payload: Bytes,
-    ) -> Result<Bytes, BusError> {
-        // The library's own queue is full when the server was away for long.
-        let left = timeout(REQUEST_TIMEOUT, self.inner.along.leave(&self.inner.client)).await;
-        left.map_err(|_| BusError::Unclear(REQUEST_TIMEOUT))?;
-        let mut request = Request::new().payload(payload.clone()).timeout(Some(REQUEST_TIMEOUT));
-        if let Some(Headers(headers)) = headers {
-            request = request.headers(headers);
-        }
-        let reply = self.inner.client.send_request(subject.clone(), request).await;
-        reply.map(|message| message.payload).map_err(|error| {
-            use async_nats::RequestErrorKind as Kind;
-            match error.kind() {
-                Kind::TimedOut => BusError::Unclear(REQUEST_TIMEOUT),
-                Kind::NoResponders => BusError::NoStream { subject },
-                Kind::MaxPayloadExceeded => {
-                    BusError::TooLarge { size: payload.len(), limit: self.max_payload() }
-                }
-                Kind::InvalidSubject | Kind::Other => BusError::Broken(error.to_string()),
-            }
-        })
-    }
-
-    async fn direct_get(&self, stream: &str, ask: &impl Serialize) -> Result<Page, BusError> {
-        let inbox = self.inner.client.new_inbox();
-        let subscribed = self.inner.client.subscribe(inbox.clone()).await;
-        let mut replies = subscribed.map_err(|error| BusError::Broken(error.to_string()))?;
-        let subject = format!("{}.DIRECT.GET.{stream}", self.inner.api_prefix);
-        let payload = serde_json::to_vec(ask).map_err(|e| BusError::Broken(e.to_string()))?;
-        let sent = self.inner.client.publish_with_reply(subject, inbox, payload.into()).await;
-        sent.map_err(|error| BusError::Broken(error.to_string()))?;
-        let mut page = Page::default();
-        loop {
-            let reply = timeout(REQUEST_TIMEOUT, replies.next()).await;
-            let Ok(Some(reply)) = reply else { return Err(BusError::Unclear(REQUEST_TIMEOUT)) };
-            match reply.status {
-                Some(StatusCode::NOT_FOUND) => {
-                    page.end = true;
-                    return Ok(page);
-                }
-                Some(StatusCode::NO_RESPONDERS) => {
-                    return Err(BusError::NoStream { subject: stream.to_owned() });
-                }
-                // 204: the end of the batch.
-                Some(status) if status.as_u16() == 204 => {
-                    let headers = Headers(reply.headers.unwrap_or_default());
-                    page.end = headers.number("Nats-Num-Pending") == Some(0);
-                    return Ok(page);
-                }
-                Some(status) => {
-                    let text = reply.description.map(|text| text.to_string()).unwrap_or_default();
-                    return Err(BusError::Refused { code: u64::from(status.as_u16()), text });
-                }
-                None => page.messages.push(direct_message(reply)?),
-            }
-        }
     }
 }

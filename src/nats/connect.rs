@@ -11,8 +11,9 @@ use async_nats::jetstream::account::Account;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr, ServerInfo, rustls};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
+use super::denials::{Denials, Denied};
 use super::link::{Link, LinkFeed, LinkState, link, reconnect_delay};
 use super::settings::{
     Auth, ConnectSettings, DEFAULT_URL, Secret, ServerUrl, TlsMode, TlsSettings,
@@ -23,6 +24,10 @@ use super::version::{OLDEST, ServerVersion};
 pub const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// Time for an answer of JetStream's API.
 pub const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// For how long JetStream is asked whether it is there: elections take some seconds.
+const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// Pause between two such questions.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Silence after which the client asks whether the server is there; two lost answers end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -43,6 +48,8 @@ pub struct Connected {
     pub account: Account,
     /// The connection's state from now on.
     pub link: watch::Receiver<Link>,
+    /// What its user may not do.
+    pub denials: Denials,
 }
 
 /// Why there is no usable connection.
@@ -117,8 +124,28 @@ pub enum ConnectError {
         server: String,
         /// The JetStream domain that was asked.
         domain: Option<String>,
-        /// What the account request ended with; none if the server said so itself.
-        source: Option<jetstream::context::AccountError>,
+        /// What the account request ended with.
+        source: jetstream::context::AccountError,
+    },
+    /// JetStream is there and doesn't answer.
+    #[error("JetStream{} does not answer on the NATS server {server}; a cluster that is electing a leader does so in some seconds, one that has lost most of its servers doesn't (`nats server report jetstream`)", in_domain(.domain))]
+    NoAnswer {
+        /// The server's name.
+        server: String,
+        /// The JetStream domain that was asked.
+        domain: Option<String>,
+        /// What the last request ended with.
+        source: jetstream::context::AccountError,
+    },
+    /// The user may not use JetStream.
+    #[error(
+        "the NATS server {server} doesn't allow this user to {denied}; deploy/nats/users.conf has what each sort of user needs, and `inbox_prefix` says where answers go"
+    )]
+    Denied {
+        /// The server's name.
+        server: String,
+        /// What was denied.
+        denied: Denied,
     },
 }
 
@@ -143,7 +170,8 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connected, ConnectErr
         auth => auth.clone(),
     };
     let limit = settings.connect_timeout.unwrap_or(CONNECT_TIME);
-    let (feed, mut link) = link();
+    let denials = Denials::new(settings.inbox_prefix.as_deref().unwrap_or("_INBOX"));
+    let (feed, mut link) = link(denials.clone());
     let options = options(settings, servers.len(), limit, feed);
     let options = with_tls(options, &settings.tls)?;
     let options = with_auth(options, &auth).await?;
@@ -159,7 +187,7 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connected, ConnectErr
     let server = client.server_info();
     let version = check_version(&server)?;
     let jetstream = context(&client, settings.jetstream_domain.as_deref());
-    let account = check_jetstream(&jetstream, &server, settings).await?;
+    let account = check_jetstream(&jetstream, &server, settings, &denials).await?;
     Ok(Connected {
         client,
         jetstream,
@@ -168,6 +196,7 @@ pub async fn connect(settings: &ConnectSettings) -> Result<Connected, ConnectErr
         version,
         account,
         link,
+        denials,
     })
 }
 
@@ -326,10 +355,41 @@ async fn check_jetstream(
     jetstream: &jetstream::Context,
     server: &ServerInfo,
     settings: &ConnectSettings,
+    denials: &Denials,
 ) -> Result<Account, ConnectError> {
-    jetstream.query_account().await.map_err(|source| ConnectError::NoJetStream {
-        server: server.server_name.clone(),
-        domain: settings.jetstream_domain.clone(),
-        source: Some(source),
-    })
+    let (name, domain) = (server.server_name.clone(), settings.jetstream_domain.clone());
+    let subject = format!("{}.INFO", api_prefix(domain.as_deref()));
+    let deadline = Instant::now() + SETTLE_TIME;
+    loop {
+        let mut denials = denials.since_now();
+        // Cancel safe: the answer of a request that is given up is dropped.
+        let asked = tokio::select! {
+            biased;
+            asked = jetstream.query_account() => asked,
+            denied = denials.request_to(&subject) => {
+                return Err(ConnectError::Denied { server: name, denied });
+            }
+        };
+        match asked {
+            Ok(account) => return Ok(account),
+            Err(error) if !is_passing(&error) => {
+                return Err(ConnectError::NoJetStream { server: name, domain, source: error });
+            }
+            Err(source) if Instant::now() >= deadline => {
+                return Err(ConnectError::NoAnswer { server: name, domain, source });
+            }
+            Err(_) => sleep(RETRY_PAUSE).await,
+        }
+    }
+}
+
+/// Whether JetStream may answer soon: it is starting, or electing a leader.
+fn is_passing(error: &jetstream::context::AccountError) -> bool {
+    use jetstream::context::AccountErrorKind as Kind;
+    match error.kind() {
+        Kind::TimedOut => true,
+        // 10008: not available for now.
+        Kind::JetStream(error) => error.error_code().0 == 10_008,
+        Kind::JetStreamUnavailable | Kind::Other => false,
+    }
 }

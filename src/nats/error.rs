@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::denials::Denied;
+
+/// Pause before something that was denied is tried again.
+const DENIED_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why a request to the server did not do what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BusError {
@@ -30,16 +35,22 @@ pub enum BusError {
         /// The server's `max_payload`, in bytes.
         limit: usize,
     },
+    /// The user may not do that.
+    #[error(
+        "the NATS server doesn't allow this user to {0}; deploy/nats/users.conf has what each sort of user needs"
+    )]
+    Denied(Denied),
     /// The connection is closed for good, or the answer makes no sense.
     #[error("{0}")]
     Broken(String),
 }
 
 impl BusError {
-    /// Whether the same request may succeed later: the server is away, starting, or changing leaders.
+    /// Whether the same request may succeed later: the server is away, starting, or changing leaders, or
+    /// an operator gives the user that right.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unclear(_) | Self::NoStream { .. } => true,
+            Self::Unclear(_) | Self::NoStream { .. } | Self::Denied(_) => true,
             // 10008 no leader/not available, 10009 timeouts, 10023 resources, 10077 store failed,
             // 10167 too many requests, 10210/10211 in-flight limits.
             Self::Refused { code, .. } => {
@@ -47,5 +58,16 @@ impl BusError {
             }
             Self::TooLarge { .. } | Self::Broken(_) => false,
         }
+    }
+
+    /// Whether the server said that the user may not do that: whoever waits for an answer is told at once.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied(_))
+    }
+
+    /// How long to wait before the same request, if it is `usual` while the server is away: a denial comes
+    /// at once, and goes on until somebody does something about it.
+    pub fn pause(&self, usual: Duration) -> Duration {
+        if self.is_denied() { usual.max(DENIED_PAUSE) } else { usual }
     }
 }

@@ -1,15 +1,20 @@
 //! The state of the connection, fed by the client's events and watched by whoever must know.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::Event;
 use tokio::sync::watch;
 
+use super::denials::{Denials, Denied};
 use crate::telemetry::metrics;
 
 /// Longest wait between two attempts to reconnect.
 pub const MAX_DELAY: Duration = Duration::from_secs(4);
+
+/// Pause between two lines of the log about denied requests: what is denied is tried again and again.
+const DENIALS_PAUSE: Duration = Duration::from_secs(5);
 
 /// The state of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +40,13 @@ pub enum LinkState {
 }
 
 /// Makes the watch and the function that feeds it.
-pub(super) fn link() -> (LinkFeed, watch::Receiver<Link>) {
+pub(super) fn link(denials: Denials) -> (LinkFeed, watch::Receiver<Link>) {
     let (sender, receiver) = watch::channel(Link {
         state: LinkState::Down { reason: "not connected yet".to_owned() },
         reconnects: 0,
     });
-    let feed = LinkFeed { sender, first: std::sync::atomic::AtomicBool::new(true) };
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let feed = LinkFeed { sender, first, denials, told: Mutex::default() };
     (feed, receiver)
 }
 
@@ -48,6 +54,16 @@ pub(super) fn link() -> (LinkFeed, watch::Receiver<Link>) {
 pub(super) struct LinkFeed {
     sender: watch::Sender<Link>,
     first: std::sync::atomic::AtomicBool,
+    denials: Denials,
+    told: Mutex<Told>,
+}
+
+/// What the log was told of denials.
+#[derive(Debug, Default)]
+struct Told {
+    at: Option<Instant>,
+    /// Denials since then.
+    left_out: u64,
 }
 
 impl LinkFeed {
@@ -60,9 +76,12 @@ impl LinkFeed {
             }
             Event::ClientError(error) => self.explain(error.to_string()),
             Event::ServerError(error) => {
-                // Among them: permission violations, which only an operator can solve.
-                tracing::error!(%error, "NATS server reports an error");
-                self.explain(error.to_string());
+                let text = error.to_string();
+                match Denied::parse(&text) {
+                    Some(denied) => self.denied(denied),
+                    None => tracing::error!(%error, "NATS server reports an error"),
+                }
+                self.explain(text);
             }
             Event::SlowConsumer(subscription) => {
                 tracing::warn!(subscription, "NATS subscription is slow; messages were dropped");
@@ -76,8 +95,22 @@ impl LinkFeed {
         }
     }
 
+    /// Only an operator can solve it.
+    fn denied(&self, denied: Denied) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.at.is_some_and(|at| at.elapsed() < DENIALS_PAUSE) {
+            told.left_out += 1;
+        } else {
+            let left_out = told.left_out;
+            tracing::error!(%denied, left_out, "the NATS server denies this user something");
+            *told = Told { at: Some(Instant::now()), left_out: 0 };
+        }
+        self.denials.add(denied);
+    }
+
     fn connected(&self) {
         metrics::nats_connected(true);
+        self.denials.forget();
         let first = self.first.swap(false, std::sync::atomic::Ordering::Relaxed);
         if first {
             tracing::debug!("connected to NATS");
@@ -145,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_link_counts_reconnects_and_keeps_the_reason() {
-        let (feed, link) = link();
+        let (feed, link) = link(Denials::default());
         feed.take(&Event::Connected);
         assert_eq!((link.borrow().state.clone(), link.borrow().reconnects), (LinkState::Up, 0));
         feed.take(&Event::Disconnected);

@@ -7,7 +7,8 @@
 //! `status_log` keeps a task's chain, `publisher` stores output, `slots` keeps who has a slot, `cancel` hears cancel requests as they
 //! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
 //! requests. `connect` opens a connection from `settings` or a `context` of the nats
-//! CLI; `link` says how it is, and `version` what the server must be.
+//! CLI; `link` says how it is, `denials` what its user may not do, and `version` what the server must be. `request` is
+//! one question and its answer.
 
 pub mod along;
 pub mod bus;
@@ -16,6 +17,7 @@ pub mod chores;
 pub mod connect;
 pub mod context;
 pub mod delivery;
+pub mod denials;
 pub mod error;
 pub(crate) mod guards;
 pub mod intake;
@@ -23,6 +25,7 @@ pub mod link;
 pub mod message;
 pub mod presence;
 pub mod publisher;
+mod request;
 pub mod service;
 pub mod settings;
 pub mod slots;
@@ -35,6 +38,7 @@ pub use cancel::Cancels;
 pub use chores::{Chore, ChoreQueue, ChoreSource};
 pub use connect::{ConnectError, Connected, connect};
 pub use delivery::{AckHandle, Delivery, Stray};
+pub use denials::Denied;
 pub use error::BusError;
 pub use intake::{Intake, IntakeInputs, PullHealth, Pulled, Room};
 pub use link::{Link, LinkState};

@@ -8,15 +8,16 @@
 //! A publish whose answer is lost is tried again with the same headers: a reader tells duplicates by
 //! offset. Order on the subject may change then; offsets say the true order.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{Bus, Headers};
+use super::{Bus, BusError, Headers};
 use crate::output::Chunk;
 use crate::output::chunk::DEFAULT_CHUNK_MAX;
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
@@ -32,6 +33,9 @@ const WORKER_KIB: usize = 8 * 1024;
 const LEAST_KIB: usize = 64;
 /// Pause before a chunk is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// For how long a chunk is tried that the worker's user may not publish. Then it is lost, which the outcome
+/// says: its task's program would hang on a full pipe for ever.
+const DENIED_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a message that are left for headers when chunks are cut to the server's `max_payload`.
 const HEADER_ROOM: usize = 1024;
 
@@ -99,6 +103,7 @@ impl OutputPublisher {
         mut chunks: mpsc::Receiver<Chunk>,
     ) -> StoredOutput {
         let mut stored = StoredOutput::default();
+        let trouble = Trouble::default();
         let mut window = FuturesUnordered::new();
         let (mut open, mut bytes) = (true, 0_usize);
         while open || !window.is_empty() {
@@ -113,7 +118,7 @@ impl OutputPublisher {
                 chunk = chunks.recv(), if room => match chunk {
                     Some(chunk) => {
                         bytes += chunk.data.len();
-                        window.push(self.store(id, attempt, hold, chunk));
+                        window.push(self.store(id, attempt, (hold, &trouble), chunk));
                     }
                     None => open = false,
                 },
@@ -123,7 +128,13 @@ impl OutputPublisher {
     }
 
     /// Stores one chunk, if it can be.
-    async fn store(&self, id: &TaskId, attempt: Attempt, hold: &dyn Hold, chunk: Chunk) -> Done {
+    async fn store(
+        &self,
+        id: &TaskId,
+        attempt: Attempt,
+        (hold, trouble): (&dyn Hold, &Trouble),
+        chunk: Chunk,
+    ) -> Done {
         let permit = self.window.acquire_many(share(chunk.data.len())).await;
         let _permit = permit.expect("the window is never closed");
         let subject = self.bus.subjects().output(id, chunk.stream);
@@ -143,16 +154,43 @@ impl OutputPublisher {
             }
             match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
                 Ok(_) => return done(true),
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_passing() && !trouble.is_hopeless(&error) => {
                     tracing::debug!(task = %id, %error, "storing output again");
-                    sleep(RETRY_PAUSE).await;
+                    sleep(error.pause(RETRY_PAUSE)).await;
                 }
                 Err(error) => {
-                    tracing::warn!(task = %id, %error, bytes = chunk.data.len(), "output is lost");
+                    if trouble.is_first_loss() {
+                        tracing::warn!(task = %id, %error, "output is lost; the outcome says how much");
+                    }
                     return done(false);
                 }
             }
         }
+    }
+}
+
+/// What keeps an attempt's output from being stored.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Since when it is denied. Never held over an await.
+    denied: Mutex<Option<Instant>>,
+    lost: AtomicBool,
+}
+
+impl Trouble {
+    /// Whether it has been denied for so long that the task should not wait for it any more.
+    fn is_hopeless(&self, error: &BusError) -> bool {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if !error.is_denied() {
+            *denied = None;
+            return false;
+        }
+        denied.get_or_insert_with(Instant::now).elapsed() >= DENIED_PATIENCE
+    }
+
+    /// The log is told once for each attempt.
+    fn is_first_loss(&self) -> bool {
+        !self.lost.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -182,6 +220,22 @@ fn tally(stored: &mut StoredStream, bytes: Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nats::Denied;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denial_is_waited_out_for_a_while_and_anything_else_without_end() {
+        let denied = BusError::Denied(Denied::Publish("a".into()));
+        let away = BusError::Unclear(RETRY_PAUSE);
+        let trouble = Trouble::default();
+        assert!(!trouble.is_hopeless(&denied));
+        sleep(DENIED_PATIENCE - RETRY_PAUSE).await;
+        assert!(!trouble.is_hopeless(&denied));
+        // The server went away in between: the time starts anew.
+        assert!(!trouble.is_hopeless(&away) && !trouble.is_hopeless(&denied));
+        sleep(DENIED_PATIENCE).await;
+        assert!(trouble.is_hopeless(&denied) && !trouble.is_hopeless(&away));
+        assert!(trouble.is_first_loss() && !trouble.is_first_loss());
+    }
 
     #[test]
     fn the_window_counts_bytes_and_small_chunks_as_more() {

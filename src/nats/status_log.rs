@@ -156,6 +156,7 @@ impl StatusLog {
 
     /// Appends a record after the one with sequence `expected` (0: none). Tries again until
     /// `deadline` while the server is away; what happened is then still unclear, and the error says so.
+    /// What is denied is not tried again.
     pub async fn append(
         &self,
         id: &TaskId,
@@ -173,7 +174,7 @@ impl StatusLog {
             let tried = match self.bus.append(subject, expected, payload.clone()).await {
                 Ok(Cas::Stored(seq)) => return Ok(Append::Won(seq)),
                 Ok(Cas::Conflict) => None,
-                Err(error) if error.is_passing() => Some(error),
+                Err(error) if error.is_passing() && !error.is_denied() => Some(error),
                 Err(error) => return Err(error),
             };
             // Lost or unclear: the leader knows which.

@@ -59,7 +59,7 @@ async fn open(bus: &Bus, source: ChoreSource) -> Result<ChoreQueue, BusError> {
         match ChoreQueue::open(bus, source.clone()).await {
             Err(error) if error.is_passing() => {
                 tracing::warn!(%error, consumer = source.consumer, "not open yet; trying again");
-                sleep(RETRY).await;
+                sleep(error.pause(RETRY)).await;
             }
             opened => return opened,
         }

@@ -189,7 +189,7 @@ async fn publish_outcome(shared: &Shared, outcome: &Outcome) -> Result<(), BusEr
         match shared.log.publish_outcome(outcome).await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_passing() && Instant::now() < deadline => {
-                sleep(RETRY_PAUSE).await
+                sleep(error.pause(RETRY_PAUSE)).await
             }
             Err(error) => return Err(error),
         }
@@ -255,8 +255,7 @@ async fn append(
         Err(error) if error.is_passing() => {
             // The server is away: a copy on disk outlives this worker.
             let kept = shared.spool.keep(id, expected, event).await;
-            let deadline = Instant::now() + KEEP_END;
-            let late = shared.log.append(id, event, expected, deadline).await;
+            let late = append_late(shared, id, event, expected).await;
             if kept && late.is_ok() {
                 shared.spool.forget(id, expected).await;
             }
@@ -267,6 +266,24 @@ async fn append(
     match appended {
         Append::Won(seq) => Ok(seq),
         Append::Lost(_) => Err(FinishError::Fenced),
+    }
+}
+
+/// Appends a record when the server is back, or lets us.
+async fn append_late(
+    shared: &Shared,
+    id: &TaskId,
+    event: &StatusEvent,
+    expected: u64,
+) -> Result<Append, BusError> {
+    let deadline = Instant::now() + KEEP_END;
+    loop {
+        match shared.log.append(id, event, expected, deadline).await {
+            Err(error) if error.is_denied() && Instant::now() < deadline => {
+                sleep(error.pause(RETRY_PAUSE)).await;
+            }
+            settled => return settled,
+        }
     }
 }
 

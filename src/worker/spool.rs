@@ -87,7 +87,7 @@ impl Spool {
                     tracing::error!(task = %entry.id, %error, "a kept end can't be stored");
                     break;
                 }
-                sleep(RETRY_PAUSE).await;
+                sleep(error.pause(RETRY_PAUSE)).await;
             }
             self.forget(&entry.id, entry.expected_seq).await;
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runlane::nats::connect::{ConnectError, connect};
 use runlane::nats::context::Contexts;
@@ -122,6 +122,19 @@ async fn a_server_without_jetstream_is_refused() {
     let error = connect(&server.settings()).await.expect_err("no JetStream");
     assert!(matches!(error, ConnectError::NoJetStream { .. }), "{error}");
     assert!(error.to_string().contains("store_dir"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cluster_without_a_leader_is_waited_for_and_then_named() {
+    // One of three: the other two never come.
+    let cluster = "server_name: one\ncluster { name: c, listen: \"127.0.0.1:-1\", \
+         routes: [\"nats://127.0.0.1:1\", \"nats://127.0.0.1:2\"] }";
+    let server = TestServer::start_with(cluster).await;
+    let begun = Instant::now();
+    let error = connect(&server.settings()).await.expect_err("no leader");
+    assert!(matches!(error, ConnectError::NoAnswer { .. }), "{}", full(&error));
+    assert!(error.to_string().contains("electing a leader"), "{error}");
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

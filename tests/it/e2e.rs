@@ -21,6 +21,7 @@ mod drain;
 mod front;
 mod isolation;
 mod outage;
+mod rights;
 mod secrets;
 mod streams;
 mod stubborn;

@@ -192,7 +192,7 @@ impl Follow {
             }
             match self.advance().await {
                 Ok(()) => {}
-                Err(error) if error.is_passing() && self.live.is_some() => {
+                Err(error) if error.is_passing() && !error.is_denied() && self.live.is_some() => {
                     if !self.unreachable {
                         self.unreachable = true;
                         return Ok(Some(FollowEvent::Unreachable(error)));

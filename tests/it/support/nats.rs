@@ -44,6 +44,11 @@ impl TestServer {
         self.server.pid()
     }
 
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.server.log_file()).expect("the server has a log")
+    }
+
     /// Settings that reach this server without credentials.
     pub(crate) fn settings(&self) -> ConnectSettings {
         ConnectSettings { servers: vec![ServerUrl::new(self.url())], ..ConnectSettings::default() }
