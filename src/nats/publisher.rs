@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::{Bus, BusError, Headers};
 use crate::output::Chunk;
 use crate::output::chunk::DEFAULT_CHUNK_MAX;
+use crate::telemetry::metrics;
 use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
 use crate::wire::{Attempt, Stream, TaskId};
 
@@ -36,6 +37,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// For how long a chunk is tried that the worker's user may not publish. Then it is lost, which the outcome
 /// says: its task's program would hang on a full pipe for ever.
 const DENIED_PATIENCE: Duration = Duration::from_secs(30);
+/// Pause between two lines of the log about output that can't be stored.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Bytes of a message that are left for headers when chunks are cut to the server's `max_payload`.
 const HEADER_ROOM: usize = 1024;
 
@@ -52,6 +55,8 @@ pub trait Hold: Send + Sync {
 pub struct OutputPublisher {
     bus: Bus,
     window: Arc<Semaphore>,
+    /// When the log was last told that output can't be stored. Never held over an await.
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 /// What of one stream is stored.
@@ -86,7 +91,7 @@ impl StoredOutput {
 impl OutputPublisher {
     /// Uses a connection.
     pub fn new(bus: Bus) -> Self {
-        Self { bus, window: Arc::new(Semaphore::new(WORKER_KIB)) }
+        Self { bus, window: Arc::new(Semaphore::new(WORKER_KIB)), told: Arc::default() }
     }
 
     /// Returns the largest chunk that the server takes, in bytes, at most [`DEFAULT_CHUNK_MAX`].
@@ -127,6 +132,16 @@ impl OutputPublisher {
         stored
     }
 
+    /// Whether the log is to hear of trouble: all tasks have the same, again and again.
+    fn is_to_be_told(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_long_ago = told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
+        if is_long_ago {
+            *told = Some(Instant::now());
+        }
+        is_long_ago
+    }
+
     /// Stores one chunk, if it can be.
     async fn store(
         &self,
@@ -155,7 +170,10 @@ impl OutputPublisher {
             match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
                 Ok(_) => return done(true),
                 Err(error) if error.is_passing() && !trouble.is_hopeless(&error) => {
-                    tracing::debug!(task = %id, %error, "storing output again");
+                    metrics::runner_error("output");
+                    if self.is_to_be_told() {
+                        tracing::warn!(task = %id, %error, "output can't be stored; its task waits once its pipe is full");
+                    }
                     sleep(error.pause(RETRY_PAUSE)).await;
                 }
                 Err(error) => {

@@ -254,7 +254,7 @@ async fn append(
     let appended = match soon {
         Err(error) if error.is_passing() => {
             // The server is away: a copy on disk outlives this worker.
-            let kept = shared.spool.keep(id, expected, event).await;
+            let kept = shared.spool.keep(id, expected, event, &error).await;
             let late = append_late(shared, id, event, expected).await;
             if kept && late.is_ok() {
                 shared.spool.forget(id, expected).await;

@@ -44,14 +44,23 @@ impl Spool {
         Self { dir }
     }
 
-    /// Keeps an end; returns whether it is on disk.
-    pub(super) async fn keep(&self, id: &TaskId, expected_seq: u64, event: &StatusEvent) -> bool {
-        let Some(dir) = self.dir.clone() else { return false };
+    /// Keeps an end that could not be stored because of `unstored`; returns whether it is on disk.
+    pub(super) async fn keep(
+        &self,
+        id: &TaskId,
+        expected_seq: u64,
+        event: &StatusEvent,
+        unstored: &BusError,
+    ) -> bool {
+        let Some(dir) = self.dir.clone() else {
+            tracing::warn!(task = %id, %unstored, "the end of a task is kept in memory until it can be stored");
+            return false;
+        };
         let entry = Entry { id: id.clone(), expected_seq, event: event.clone() };
         let written = tokio::task::spawn_blocking(move || write(&dir, &entry)).await;
         match written {
             Ok(Ok(())) => {
-                tracing::warn!(task = %id, "the end of a task is kept on disk until the server is back");
+                tracing::warn!(task = %id, %unstored, "the end of a task is kept on disk until it can be stored");
                 true
             }
             Ok(Err(error)) => {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use async_nats::jetstream::stream::DiscardPolicy;
+
 use super::{Site, code, ended, err, until_exists};
 
 #[tokio::test]
@@ -45,4 +47,25 @@ async fn a_killed_server_costs_no_output_no_outcome_and_no_exit_code() {
     };
     tokio::time::timeout(super::DEADLINE, listed).await.expect("the worker is listed again");
     assert_eq!(site.chain("watched").await, ["started", "finished"], "{}", worker.log());
+}
+
+#[tokio::test]
+async fn output_that_the_server_has_no_room_for_waits_and_the_log_says_so() {
+    let site = Site::new().await;
+    let worker = site.worker("w", "").await;
+    let jetstream = site.server.jetstream().await;
+    let room_for = async |bytes: i64| {
+        let output = jetstream.get_stream("RUNLANE_OUTPUT").await.expect("the stream is there");
+        let mut config = output.cached_info().config.clone();
+        (config.max_bytes, config.discard) = (bytes, DiscardPolicy::New);
+        jetstream.update_stream(config).await.expect("it may be changed");
+    };
+    room_for(1_000_000).await;
+    let run = site.spawn(&["run", "--", "sh", "-c", "seq 1 500000; exit 7"]);
+    worker.logged("output can't be stored").await;
+    assert!(worker.log().contains("maximum bytes exceeded"), "{}", worker.log());
+    room_for(-1).await;
+    let run = ended(run).await;
+    let wanted: String = (1..=500_000).map(|n| format!("{n}\n")).collect();
+    assert!(code(&run) == 7 && run.stdout == wanted.as_bytes(), "{}", err(&run));
 }
