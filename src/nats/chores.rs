@@ -86,13 +86,25 @@ impl ChoreQueue {
             if message.status.is_some() {
                 // Expired, or nobody there now: either way this pull is over.
                 self.left = 0;
-                sleep_if_early(self.until).await;
+                // An ordinary expiry comes near the end; anything else is a server that can't serve us now.
+                if self.until.saturating_duration_since(Instant::now()) > PAUSE {
+                    sleep(PAUSE).await;
+                    self.ensure_consumer().await;
+                }
                 continue;
             }
             self.left = self.left.saturating_sub(1);
             if let Some(chore) = read(&self.bus, message) {
                 return Some(chore);
             }
+        }
+    }
+
+    /// Makes the consumer again, if somebody has removed it, or its stream.
+    async fn ensure_consumer(&self) {
+        let consumer = self.source.consumer;
+        if let Err(error) = ensure_consumer(&self.bus, &self.source).await {
+            tracing::debug!(%error, consumer, "can't be made now; trying again");
         }
     }
 
@@ -105,14 +117,6 @@ impl ChoreQueue {
         self.left = BATCH;
         // Later than the server's own end of the pull, so that two are never open for long.
         self.until = Instant::now() + EXPIRES + Duration::from_millis(500);
-    }
-}
-
-async fn sleep_if_early(until: Instant) {
-    let left = until.saturating_duration_since(Instant::now());
-    // An ordinary expiry comes near the end; anything else is a server that can't serve us now.
-    if left > PAUSE {
-        sleep(PAUSE).await;
     }
 }
 

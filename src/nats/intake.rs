@@ -62,6 +62,8 @@ pub struct IntakeInputs {
     /// Turns true when the worker ends. Pulls are taken back then, and what the server had sent
     /// already is still passed on, so that it can be handed back at once.
     pub closing: watch::Receiver<bool>,
+    /// Told of each lane whose pull the server can't serve: its consumer may be gone.
+    pub doubts: mpsc::Sender<LaneId>,
 }
 
 /// Free places of a worker.
@@ -245,8 +247,11 @@ impl Intake {
 
     fn on_status(&mut self, subject: &str, status: StatusCode) {
         let number = subject.rsplit('.').next().and_then(|text| text.parse::<u64>().ok());
-        let of_pull = |lane: &&mut Lane| matches!(lane.pull, Pull::Waiting { number: n, .. } if Some(n) == number);
-        let Some(lane) = self.lanes.values_mut().find(of_pull) else { return };
+        let is_of_pull =
+            |lane: &Lane| matches!(lane.pull, Pull::Waiting { number: n, .. } if Some(n) == number);
+        let Some((id, lane)) = self.lanes.iter_mut().find(|(_, lane)| is_of_pull(lane)) else {
+            return;
+        };
         match status {
             StatusCode::IDLE_HEARTBEAT => {
                 if let Pull::Waiting { heard, .. } = &mut lane.pull {
@@ -259,7 +264,11 @@ impl Intake {
                 lane.pull = Pull::Idle;
             }
             // 409: consumer gone, leader changed, too many pulls; 503: no leader now.
-            _ => lane.pull = Pull::Paused { until: Instant::now() + PAUSE },
+            _ => {
+                lane.pull = Pull::Paused { until: Instant::now() + PAUSE };
+                // If there is no room, others are being looked at, and this one's next pull says it again.
+                self.inputs.doubts.try_send(id.clone()).ok();
+            }
         }
     }
 

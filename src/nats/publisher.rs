@@ -48,6 +48,8 @@ pub trait Hold: Send + Sync {
     fn is_held(&self) -> bool;
     /// Says whether the lease is gone for good.
     fn is_lost(&self) -> bool;
+    /// Says whether the task's end has waited long enough for output that can't be stored.
+    fn is_too_late(&self) -> bool;
 }
 
 /// Publishes the output of a worker's tasks.
@@ -164,12 +166,19 @@ impl OutputPublisher {
             }
             // A worker that was frozen learns whether it still has the task before it publishes.
             if !hold.is_held() {
+                if hold.is_too_late() {
+                    return done(false);
+                }
                 sleep(RETRY_PAUSE).await;
                 continue;
             }
             match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
                 Ok(_) => return done(true),
-                Err(error) if error.is_passing() && !trouble.is_hopeless(&error) => {
+                Err(error)
+                    if error.is_passing()
+                        && !trouble.is_hopeless(&error)
+                        && !hold.is_too_late() =>
+                {
                     metrics::runner_error("output");
                     if self.is_to_be_told() {
                         tracing::warn!(task = %id, %error, "output can't be stored; its task waits once its pipe is full");

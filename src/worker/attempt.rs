@@ -82,7 +82,7 @@ pub(super) async fn run(
     lease: &Lease,
     stop: watch::Receiver<Option<Stop>>,
 ) -> Attempted {
-    let word = Word::default();
+    let (word, late_stop) = (Word::default(), stop.clone());
     let launch = shared.spawner.launch_armed(armed, plan, &word);
     let launched = match unless_stopped(launch, &word, stop.clone()).await {
         Ok(Ok(launched)) => launched,
@@ -95,12 +95,7 @@ pub(super) async fn run(
     let id = &delivery.id;
     shared.tell_start(id, None);
     let Launched { started_at, stdout, stderr, mut process, pid } = launched;
-    tracing::info!(task = %id, attempt = %taken.started.attempt, pid, "task started");
-    metrics::task_started(
-        &taken.started.runner,
-        elapsed(delivery.published, started_at),
-        elapsed(delivery.received, started_at),
-    );
+    tell_of_the_start(delivery, taken, pid, started_at);
     let (chunk_tx, chunks) = mpsc::channel::<Chunk>(CHUNK_QUEUE);
     let (gone_tx, gone) = oneshot::channel();
     let settings = PumpSettings::new(ChunkerSettings {
@@ -125,11 +120,15 @@ pub(super) async fn run(
         (ended, finished_at)
     };
     let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox));
-    let ((ended, finished_at), totals, stored) = tokio::join!(
-        supervised,
-        pump(stdout, stderr, settings, gone, chunk_tx, lines),
-        shared.publisher.run(id, taken.started.attempt, lease, chunks),
-    );
+    let all = async {
+        tokio::join!(
+            supervised,
+            pump(stdout, stderr, settings, gone, chunk_tx, lines),
+            shared.publisher.run(id, taken.started.attempt, lease, chunks),
+        )
+    };
+    let ((ended, finished_at), totals, stored) =
+        while_it_runs(all, hear_of_a_cancel(late_stop, lease)).await;
     let output = output_totals(&totals, stored);
     metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
     metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
@@ -140,6 +139,24 @@ pub(super) async fn run(
         Err(error) => AttemptEnd::Broken(error),
     };
     Attempted { end, process: Some(process) }
+}
+
+fn tell_of_the_start(delivery: &Delivery, taken: &Taken, pid: i32, started_at: Timestamp) {
+    tracing::info!(task = %delivery.id, attempt = %taken.started.attempt, pid, "task started");
+    metrics::task_started(
+        &taken.started.runner,
+        elapsed(delivery.published, started_at),
+        elapsed(delivery.received, started_at),
+    );
+}
+
+/// Tells the lease of a cancel, which may come when the processes are gone, and only their output is left
+/// to be stored.
+async fn hear_of_a_cancel(mut stop: watch::Receiver<Option<Stop>>, lease: &Lease) {
+    let is_cancel =
+        |stop: &Stop| matches!(stop.reason, StopReason::Canceled | StopReason::Replaced);
+    stopped(&mut stop, is_cancel).await;
+    lease.end_is_asked_for();
 }
 
 /// Makes processes for the next tasks, once this one had the time to start: it would have to share

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::runner::Router;
@@ -28,6 +28,8 @@ const SETTLING_READS: u32 = 4;
 const REST: u32 = 4;
 /// How many consumers are asked for at once.
 const ATTACHING: usize = 16;
+/// Pause before lanes are looked at that can't be pulled from: mostly the server has no leader for a moment.
+const DOUBT_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a failed read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -51,16 +53,18 @@ pub(super) struct LaneWatch {
     pub(super) link: watch::Receiver<Link>,
     pub(super) lanes: watch::Sender<Lanes>,
     pub(super) names: watch::Sender<BTreeSet<LaneId>>,
+    /// Lanes that can't be pulled from: their consumers may be gone.
+    pub(super) doubts: mpsc::Receiver<LaneId>,
 }
 
 impl LaneWatch {
     /// Runs until nobody listens any more.
     pub(super) async fn run(mut self) -> Result<(), BusError> {
         let mut changes = presence::lane_changes(&self.bus).await?;
-        let mut settling = 0;
+        let (mut settling, mut doubted) = (0, BTreeSet::new());
         loop {
             let read_at = Instant::now();
-            let pause = match self.refresh().await {
+            let pause = match self.refresh(&std::mem::take(&mut doubted)).await {
                 Ok(()) if settling > 0 => SETTLING,
                 Ok(()) => REFRESH,
                 Err(error) => {
@@ -80,13 +84,18 @@ impl LaneWatch {
                     None => return Ok(()),
                 },
                 Ok(()) = self.link.changed() => {}
+                Some(lane) = self.doubts.recv() => {
+                    sleep(DOUBT_PAUSE).await;
+                    let others = std::iter::from_fn(|| self.doubts.try_recv().ok());
+                    doubted = others.chain([lane]).collect();
+                }
                 () = sleep(pause) => settling = settling.saturating_sub(1),
                 () = self.names.closed() => return Ok(()),
             }
         }
     }
 
-    async fn refresh(&mut self) -> Result<(), TopologyError> {
+    async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<(), TopologyError> {
         let read = |source| TopologyError::LookUp { name: "the lanes".into(), source };
         let mut ours = presence::lanes(&self.bus).await.map_err(read)?;
         ours.retain(|_, record| self.router.serves(record));
@@ -98,8 +107,8 @@ impl LaneWatch {
         let lane = async |(id, record)| {
             // A lease never changes while a lane lives.
             let lane = match known.get(&id).filter(|lane| lane.record == record) {
-                Some(lane) => lane.clone(),
-                None => self.attach(&id, record).await?,
+                Some(lane) if !doubted.contains(&id) => lane.clone(),
+                known => self.attach(&id, record, known.map(|lane| lane.lease)).await?,
             };
             Ok::<_, TopologyError>((id, lane))
         };
@@ -117,20 +126,41 @@ impl LaneWatch {
         Ok(())
     }
 
-    async fn attach(&self, id: &LaneId, record: LaneRecord) -> Result<Lane, TopologyError> {
+    /// Looks a lane up; one that was known before has its lease still.
+    async fn attach(
+        &self,
+        id: &LaneId,
+        record: LaneRecord,
+        known: Option<Duration>,
+    ) -> Result<Lane, TopologyError> {
         let lease = match topology::lane_lease(&self.bus, id).await {
-            // 10014: no consumer. It is missing if the submitter died between its two steps.
-            Err(BusError::Refused { code: 10_014, .. }) => self.make(id, &record).await?,
+            // 10014: no consumer. It is missing if the submitter died between its two steps, or somebody
+            // has removed it.
+            Err(BusError::Refused { code: 10_014, .. }) => {
+                let lease = self.make(id, &record, known).await?;
+                tracing::warn!(lane = %id, "a lane had no consumer; it is made again");
+                lease
+            }
             found => found.map_err(|source| look_up(id, source))?,
         };
-        tracing::info!(lane = %id, lease_s = lease.as_secs_f64(), "serving a lane");
+        if known != Some(lease) {
+            tracing::info!(lane = %id, lease_s = lease.as_secs_f64(), "serving a lane");
+        }
         Ok(Lane { record, lease })
     }
 
-    async fn make(&self, id: &LaneId, record: &LaneRecord) -> Result<Duration, TopologyError> {
-        let default = LaneId::default_lane();
-        let usual = topology::lane_lease(&self.bus, &default).await;
-        let usual = usual.unwrap_or(topology::DEFAULT_LEASE);
+    async fn make(
+        &self,
+        id: &LaneId,
+        record: &LaneRecord,
+        known: Option<Duration>,
+    ) -> Result<Duration, TopologyError> {
+        let usual = match known {
+            Some(lease) => lease,
+            None => topology::lane_lease(&self.bus, &LaneId::default_lane())
+                .await
+                .unwrap_or(topology::DEFAULT_LEASE),
+        };
         topology::ensure_lane(&self.bus, id, record, usual).await?;
         topology::lane_lease(&self.bus, id).await.map_err(|source| look_up(id, source))
     }

@@ -13,7 +13,7 @@
 //! `CLOCK_BOOTTIME`, which goes on while the machine is suspended: a worker that was frozen sees the
 //! deadline behind it as soon as it wakes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -25,6 +25,12 @@ const RENEWALS: u32 = 3;
 /// The part of a lease that is kept free for ending the processes.
 const MARGIN_DIVISOR: u32 = 10;
 const LOST: u64 = 0;
+/// How long a task that has ended waits for output that can't be stored, in milliseconds.
+const OUTPUT_PATIENCE: u64 = 3_600_000;
+/// The same once somebody has asked for its end: who could ask reaches the server, and so do we.
+const ASKED_PATIENCE: u64 = 10_000;
+/// No moment: it has not come yet.
+const NOT_YET: u64 = 0;
 
 /// One task's lease; shared by those who must not act without it.
 #[derive(Debug)]
@@ -32,15 +38,17 @@ pub(super) struct Lease {
     length: Duration,
     // Milliseconds of CLOCK_BOOTTIME until which we may act; LOST for good.
     deadline: AtomicU64,
-    // No process of the task is left: a passed deadline endangers nobody any more.
-    harmless: AtomicBool,
+    // When no process of the task was left: from then on a passed deadline endangers nobody.
+    gone: AtomicU64,
+    // When somebody asked for the task's end.
+    asked: AtomicU64,
 }
 
 impl Lease {
     /// A lease of which `used` has passed already.
     pub(super) fn start(length: Duration, received: BootInstant) -> Self {
-        let lease =
-            Self { length, deadline: AtomicU64::new(LOST + 1), harmless: AtomicBool::new(false) };
+        let (gone, asked) = (AtomicU64::new(NOT_YET), AtomicU64::new(NOT_YET));
+        let lease = Self { length, deadline: AtomicU64::new(LOST + 1), gone, asked };
         lease.renew_from(received);
         lease
     }
@@ -70,12 +78,18 @@ impl Lease {
     /// Says that no process of the task is left. From now on only somebody else's record loses the
     /// lease: what is still to be stored is guarded by the chain.
     pub(super) fn process_is_gone(&self) {
-        self.harmless.store(true, Ordering::Release);
+        self.gone.store(BootInstant::now().0, Ordering::Release);
+    }
+
+    /// Says that somebody has asked for the task's end.
+    pub(super) fn end_is_asked_for(&self) {
+        self.asked.store(BootInstant::now().0, Ordering::Release);
     }
 
     /// Whether the deadline has passed while the task may have processes.
     pub(super) fn is_overdue(&self) -> bool {
-        guards::lease() && !self.harmless.load(Ordering::Acquire) && self.left().is_zero()
+        let is_gone = self.gone.load(Ordering::Acquire) != NOT_YET;
+        guards::lease() && !is_gone && self.left().is_zero()
     }
 
     /// Time for which the server lets us hold the task without a renewal.
@@ -97,6 +111,17 @@ impl Hold for Lease {
     fn is_lost(&self) -> bool {
         self.deadline.load(Ordering::Acquire) == LOST
     }
+
+    fn is_too_late(&self) -> bool {
+        let (gone, asked) = (self.gone.load(Ordering::Acquire), self.asked.load(Ordering::Acquire));
+        is_too_late(gone, asked, BootInstant::now().0)
+    }
+}
+
+/// Whether the end of a task has waited for its output long enough.
+fn is_too_late(gone: u64, asked: u64, now: u64) -> bool {
+    let is_asked_for = asked != NOT_YET && now >= gone.max(asked) + ASKED_PATIENCE;
+    gone != NOT_YET && (is_asked_for || now >= gone + OUTPUT_PATIENCE)
 }
 
 /// The part of a lease within which its holder acts; in the rest it only ends what it had.
@@ -126,6 +151,24 @@ mod tests {
         assert!(lease.is_held());
         assert!(lease.left() <= Duration::from_secs(27), "{:?}", lease.left());
         assert_eq!(lease.interval(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_end_waits_for_output_and_less_once_it_is_asked_for() {
+        let (gone, hour) = (1_000, 3_600_000);
+        assert!(!is_too_late(NOT_YET, NOT_YET, 2 * hour), "it runs");
+        assert!(!is_too_late(NOT_YET, 5, 2 * hour), "it has its grace");
+        assert!(
+            !is_too_late(gone, NOT_YET, hour + 999) && is_too_late(gone, NOT_YET, hour + 1_000)
+        );
+        for asked in [500, 1_000, 70_000] {
+            let until = asked.max(gone) + 10_000;
+            assert!(!is_too_late(gone, asked, until - 1) && is_too_late(gone, asked, until));
+        }
+        let lease = Lease::start(Duration::from_secs(30), BootInstant::now());
+        lease.process_is_gone();
+        lease.end_is_asked_for();
+        assert!(!lease.is_too_late() && !lease.is_overdue());
     }
 
     #[test]

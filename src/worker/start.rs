@@ -37,6 +37,9 @@ use crate::wire::{WorkerId, WorkerPresence, WorkerState};
 /// Changes of slots that a task which waits for one may be behind with.
 const SLOT_CHANGES: usize = 256;
 
+/// Lanes that are looked at together because they can't be pulled from.
+const DOUBTED_LANES: usize = 64;
+
 /// How a worker is set up.
 pub struct WorkerSettings {
     /// Its name, unique in the namespace.
@@ -255,6 +258,7 @@ fn pull(
     // As many deliveries as can run. More come where they are fetched ahead, or from several lanes at
     // once; then the intake waits for the loop.
     let (pulled_tx, pulled) = mpsc::channel(capacity.get());
+    let (doubts_tx, doubts) = mpsc::channel(DOUBTED_LANES);
     let lane_watch = LaneWatch {
         bus: bus.clone(),
         router: Arc::clone(router),
@@ -262,10 +266,16 @@ fn pull(
         link: link.clone(),
         lanes: lanes_tx,
         names,
+        doubts,
     };
     services.spawn(lane_watch.run());
-    let inputs =
-        IntakeInputs { lanes: lane_names, room: room_rx, link: link.clone(), closing: closing_rx };
+    let inputs = IntakeInputs {
+        lanes: lane_names,
+        room: room_rx,
+        link: link.clone(),
+        closing: closing_rx,
+        doubts: doubts_tx,
+    };
     services.spawn(Intake::new(bus.clone(), inputs, pulled_tx, health_tx).run());
     Pulling { lanes, room, closing, pulled, health }
 }

@@ -50,3 +50,32 @@ async fn a_schedule_that_is_due_before_the_put_off_message_is_removed_loses_noth
     assert_eq!(fleet.events(&id).await.len(), 2);
     fleet.queue_is_empty().await;
 }
+
+#[tokio::test]
+async fn consumers_that_somebody_removes_are_made_again() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let jetstream = server.jetstream().await;
+    for (stream, consumer) in
+        [("RUNLANE_TASKS", "cancels"), ("RUNLANE_SCHEDULE", "due"), ("RUNLANE_QUEUE", "default")]
+    {
+        // The worker makes the first two when it starts, beside all else.
+        let removed = async {
+            while jetstream.delete_consumer_from_stream(consumer, stream).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), removed).await.expect("it is there");
+    }
+    let not_before = Timestamp::now() + Duration::from_secs(1);
+    let more = format!("\"notBefore\":\"{not_before}\",");
+    let later = fleet.publish("later", shell_spec("exit 0", &more)).await;
+    assert_eq!(fleet.outcome(&later).await.phase, Phase::Succeeded);
+    // Nobody but the shared consumer brings a cancel of a task that waits.
+    let more = format!("\"notBefore\":\"{}\",", Timestamp::now() + Duration::from_secs(600));
+    let canceled = fleet.publish("canceled", shell_spec("exit 0", &more)).await;
+    fleet.queue_is_empty().await;
+    fleet.cancel(&canceled, "").await;
+    assert_eq!(fleet.outcome(&canceled).await.phase, Phase::Canceled);
+}

@@ -64,6 +64,13 @@ async fn output_that_the_server_has_no_room_for_waits_and_the_log_says_so() {
     let run = site.spawn(&["run", "--", "sh", "-c", "seq 1 500000; exit 7"]);
     worker.logged("output can't be stored").await;
     assert!(worker.log().contains("maximum bytes exceeded"), "{}", worker.log());
+    // A cancel doesn't wait for room.
+    let stuck = site.ok(&["submit", "--", "sh", "-c", "seq 1 100000; exit 8"]).await;
+    let canceled = site.cli(&["cancel", "--wait", "30s", stuck.trim()]).await;
+    assert_eq!(code(&canceled), 0, "{}", err(&canceled));
+    let status = site.status(stuck.trim()).await;
+    let outcome = &status["outcome"];
+    assert_eq!(outcome["output"]["stdout"]["complete"], false, "{status}");
     room_for(-1).await;
     let run = ended(run).await;
     let wanted: String = (1..=500_000).map(|n| format!("{n}\n")).collect();
