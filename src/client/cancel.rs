@@ -141,10 +141,12 @@ impl Client {
                     return Ok(Canceled::Requested);
                 }
                 Ok(Idle::Running { .. }) | Err(BusError::Denied(_)) => {
-                    if let Ok(ended) = timeout(left.min(CHECK_INTERVAL), waiter.next()).await
-                        && let Some(outcome) = ended?
-                    {
-                        return Ok(Canceled::Ended(Box::new(outcome)));
+                    match timeout(left.min(CHECK_INTERVAL), waiter.next()).await {
+                        Ok(Ok(Some(outcome))) => return Ok(Canceled::Ended(Box::new(outcome))),
+                        // It is stored, and this user may not see what becomes of it.
+                        Ok(Err(BusError::Denied(_))) => sleep(left.min(CHECK_INTERVAL)).await,
+                        Ok(Err(error)) => return Err(error),
+                        Ok(Ok(None)) | Err(_) => {}
                     }
                 }
                 Err(error) if error.is_passing() && !left.is_zero() => sleep(RETRY_PAUSE).await,

@@ -29,16 +29,29 @@ pub struct Armed {
 /// Whether a leader was told to execute the program. From then on that may have begun, though its start
 /// is not reported yet.
 #[derive(Debug, Default)]
-pub struct Word(AtomicBool);
+pub struct Word {
+    is_given: AtomicBool,
+    /// It is not to be given again, to another task-init.
+    is_the_last: AtomicBool,
+}
 
 impl Word {
     /// Whether it was given.
     pub fn is_given(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_given.load(Ordering::Relaxed)
+    }
+
+    /// Forbids another try: a stop has come.
+    pub fn not_again(&self) {
+        self.is_the_last.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn may_be_given_again(&self) -> bool {
+        !self.is_the_last.load(Ordering::Relaxed)
     }
 
     pub(crate) fn give(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.is_given.store(true, Ordering::Relaxed);
     }
 }
 

@@ -258,7 +258,9 @@ impl Spawner {
         let launched = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
             Some(spare) => match armed::start(spare, plan, word).await {
-                Err(Failure::NotEnclosed(_)) => armed::start(new().await?, plan, word).await,
+                Err(Failure::NotEnclosed(_)) if word.may_be_given_again() => {
+                    armed::start(new().await?, plan, word).await
+                }
                 other => other,
             },
             None => armed::start(new().await?, plan, word).await,
@@ -291,7 +293,9 @@ impl Spawner {
     ) -> Result<Launched, LaunchError> {
         let Some(armed) = armed else { return self.launch_at(plan, word).await };
         match armed.launch(word).await {
-            Err(Failure::NotEnclosed(_)) => self.launch_at(plan, word).await,
+            Err(Failure::NotEnclosed(_)) if word.may_be_given_again() => {
+                self.launch_at(plan, word).await
+            }
             other => other.map_err(Failure::into_error),
         }
     }

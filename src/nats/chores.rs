@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, IntoConsumerConfig, pull};
+use async_nats::{StatusCode, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
@@ -89,7 +89,9 @@ impl ChoreQueue {
                 // An ordinary expiry comes near the end; anything else is a server that can't serve us now.
                 if self.until.saturating_duration_since(Instant::now()) > PAUSE {
                     sleep(PAUSE).await;
-                    self.ensure_consumer().await;
+                    if may_be_gone(&message) {
+                        self.ensure_consumer().await;
+                    }
                 }
                 continue;
             }
@@ -118,6 +120,13 @@ impl ChoreQueue {
         // Later than the server's own end of the pull, so that two are never open for long.
         self.until = Instant::now() + EXPIRES + Duration::from_millis(500);
     }
+}
+
+/// Whether the end of a pull can mean that there is no consumer: nobody listened, or it was removed.
+fn may_be_gone(end: &async_nats::Message) -> bool {
+    let is_removed = |text: &str| text.contains("Deleted");
+    end.status == Some(StatusCode::NO_RESPONDERS)
+        || end.description.as_deref().is_some_and(is_removed)
 }
 
 fn read(bus: &Bus, message: async_nats::Message) -> Option<Chore> {

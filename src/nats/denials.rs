@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// How many denials are remembered; a request looks for its own as soon as there is one more.
-const REMEMBERED: usize = 64;
+const REMEMBERED: usize = 256;
 
 /// Something that the server doesn't let this connection's user do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,8 +76,10 @@ impl Denials {
 
     pub(super) fn add(&self, denied: Denied) {
         self.heard.send_modify(|heard| {
+            // The library's own subscription has a name for each answer; others have one of their own.
             if let Denied::Subscribe(subject) = &denied
                 && subject.starts_with(&*self.inbox)
+                && subject.ends_with(".*")
             {
                 heard.answers = Some(denied.clone());
             }
@@ -92,6 +94,11 @@ impl Denials {
     /// A new connection: it subscribes again, and may do other things.
     pub(super) fn forget(&self) {
         self.heard.send_modify(|heard| heard.answers = None);
+    }
+
+    /// Why no request can be answered, if none can.
+    pub(super) fn of_answers(&self) -> Option<Denied> {
+        self.heard.borrow().answers.clone()
     }
 
     /// What is denied from now on. To be made before the request is sent.
@@ -165,8 +172,8 @@ mod tests {
         assert_eq!(a.request_to("a").now_or_never(), Some(publish("a")));
         // However many were denied since, the newest are there.
         let mut last = denials.since_now();
-        (0..200).for_each(|n| denials.add(publish(&n.to_string())));
-        assert_eq!(last.request_to("199").now_or_never(), Some(publish("199")));
+        (0..500).for_each(|n| denials.add(publish(&n.to_string())));
+        assert_eq!(last.request_to("499").now_or_never(), Some(publish("499")));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! A publish whose answer is lost is tried again with the same headers: a reader tells duplicates by
 //! offset. Order on the subject may change then; offsets say the true order.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Bus, BusError, Headers};
 use crate::output::Chunk;
@@ -37,6 +38,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// For how long a chunk is tried that the worker's user may not publish. Then it is lost, which the outcome
 /// says: its task's program would hang on a full pipe for ever.
 const DENIED_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a chunk waits for the worker's window before it looks whether it should wait any longer.
+const WINDOW_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two lines of the log about output that can't be stored.
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 /// Bytes of a message that are left for headers when chunks are cut to the server's `max_payload`.
@@ -48,8 +51,9 @@ pub trait Hold: Send + Sync {
     fn is_held(&self) -> bool;
     /// Says whether the lease is gone for good.
     fn is_lost(&self) -> bool;
-    /// Says whether the task's end has waited long enough for output that can't be stored.
-    fn is_too_late(&self) -> bool;
+    /// Says whether the task's end has waited long enough for output that can't be stored. `is_refused`: the
+    /// server has answered, so it is not away.
+    fn is_too_late(&self, is_refused: bool) -> bool;
 }
 
 /// Publishes the output of a worker's tasks.
@@ -152,32 +156,46 @@ impl OutputPublisher {
         (hold, trouble): (&dyn Hold, &Trouble),
         chunk: Chunk,
     ) -> Done {
-        let permit = self.window.acquire_many(share(chunk.data.len())).await;
-        let _permit = permit.expect("the window is never closed");
-        let subject = self.bus.subjects().output(id, chunk.stream);
+        let (subject, share) =
+            (self.bus.subjects().output(id, chunk.stream), share(chunk.data.len()));
         let done = |is_stored| Done { stream: chunk.stream, len: chunk.data.len(), is_stored };
         let headers = Headers::default()
             .with(HEADER_ATTEMPT, attempt)
             .with(HEADER_SEQ, chunk.seq)
             .with(HEADER_OFFSET, chunk.offset);
+        let mut permit = None;
         loop {
             if hold.is_lost() {
                 return done(false);
             }
             // A worker that was frozen learns whether it still has the task before it publishes.
             if !hold.is_held() {
-                if hold.is_too_late() {
+                if hold.is_too_late(false) {
+                    trouble.lose(id, &"the server is away");
                     return done(false);
                 }
                 sleep(RETRY_PAUSE).await;
                 continue;
             }
+            if permit.is_none() {
+                // Others may hold all of it for as long as there is no room for their output.
+                let asked = timeout(WINDOW_PAUSE, self.window.acquire_many(share)).await;
+                permit = asked.ok().map(|permit| permit.expect("the window is never closed"));
+                if permit.is_none() && hold.is_too_late(true) {
+                    trouble.lose(id, &"that of other tasks can't be stored either");
+                    return done(false);
+                }
+                continue;
+            }
             match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
-                Ok(_) => return done(true),
+                Ok(_) => {
+                    trouble.is_over();
+                    return done(true);
+                }
                 Err(error)
                     if error.is_passing()
                         && !trouble.is_hopeless(&error)
-                        && !hold.is_too_late() =>
+                        && !hold.is_too_late(!matches!(error, BusError::Unclear(_))) =>
                 {
                     metrics::runner_error("output");
                     if self.is_to_be_told() {
@@ -186,9 +204,7 @@ impl OutputPublisher {
                     sleep(error.pause(RETRY_PAUSE)).await;
                 }
                 Err(error) => {
-                    if trouble.is_first_loss() {
-                        tracing::warn!(task = %id, %error, "output is lost; the outcome says how much");
-                    }
+                    trouble.lose(id, &error);
                     return done(false);
                 }
             }
@@ -208,16 +224,20 @@ impl Trouble {
     /// Whether it has been denied for so long that the task should not wait for it any more.
     fn is_hopeless(&self, error: &BusError) -> bool {
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if !error.is_denied() {
-            *denied = None;
-            return false;
-        }
-        denied.get_or_insert_with(Instant::now).elapsed() >= DENIED_PATIENCE
+        // A denial may pass unheard, and is a time-out then: only what is stored ends it.
+        error.is_denied() && denied.get_or_insert_with(Instant::now).elapsed() >= DENIED_PATIENCE
     }
 
-    /// The log is told once for each attempt.
-    fn is_first_loss(&self) -> bool {
-        !self.lost.swap(true, Ordering::Relaxed)
+    /// A chunk was stored.
+    fn is_over(&self) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Tells the log of a loss, once for each attempt.
+    fn lose(&self, id: &TaskId, why: &dyn Display) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            tracing::warn!(task = %id, error = %why, "output is lost; the outcome says how much");
+        }
     }
 }
 
@@ -257,11 +277,12 @@ mod tests {
         assert!(!trouble.is_hopeless(&denied));
         sleep(DENIED_PATIENCE - RETRY_PAUSE).await;
         assert!(!trouble.is_hopeless(&denied));
-        // The server went away in between: the time starts anew.
-        assert!(!trouble.is_hopeless(&away) && !trouble.is_hopeless(&denied));
-        sleep(DENIED_PATIENCE).await;
+        assert!(!trouble.is_hopeless(&away), "a denial may pass unheard");
+        sleep(RETRY_PAUSE).await;
         assert!(trouble.is_hopeless(&denied) && !trouble.is_hopeless(&away));
-        assert!(trouble.is_first_loss() && !trouble.is_first_loss());
+        // Something was stored: a later denial has all of the time again.
+        trouble.is_over();
+        assert!(!trouble.is_hopeless(&denied));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use async_nats::{Message, Request, RequestErrorKind, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Bus;
-use super::denials::SinceNow;
+use super::denials::{Denied, SinceNow};
 use super::error::BusError;
 use super::message::{Headers, Page, direct_message};
 
@@ -31,12 +31,20 @@ impl Bus {
         if let Some(Headers(headers)) = headers {
             request = request.headers(headers);
         }
-        let mut denials = self.denials().since_now();
+        // Not sent: a write that nobody hears of would look as if it had not been done.
+        if let Some(denied) = self.denials().of_answers() {
+            return Err(BusError::Denied(denied));
+        }
+        let (begun, mut denials) = (Instant::now(), self.denials().since_now());
         // Cancel safe: an answer that nobody waits for is dropped by the library.
         let reply = tokio::select! {
             biased;
             reply = self.client().send_request(subject.clone(), request) => reply,
-            denied = denials.request_to(&subject) => return Err(BusError::Denied(denied)),
+            denied = denials.request_to(&subject) => return Err(match denied {
+                Denied::Publish(_) => BusError::Denied(denied),
+                // It is the answer that can't come: the request may have been obeyed.
+                Denied::Subscribe(_) => BusError::Unclear(begun.elapsed()),
+            }),
         };
         reply.map(|message| message.payload).map_err(|error| {
             use RequestErrorKind as Kind;

@@ -184,6 +184,7 @@ impl StatusLog {
                     return Ok(Append::Lost(last));
                 }
                 Ok(_) => {}
+                Err(error) if error.is_denied() => return Err(tried.unwrap_or(error)),
                 Err(error) if !error.is_passing() => return Err(error),
                 Err(_) => {}
             }

@@ -197,6 +197,7 @@ async fn unless_stopped<T, E>(
     if !word.is_given() {
         return Err(asked);
     }
+    word.not_again();
     // Cancel safe, as above.
     tokio::select! {
         launched = launch => launched.map(Ok).map_err(|_| asked),

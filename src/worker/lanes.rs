@@ -29,7 +29,7 @@ const REST: u32 = 4;
 /// How many consumers are asked for at once.
 const ATTACHING: usize = 16;
 /// Pause before lanes are looked at that can't be pulled from: mostly the server has no leader for a moment.
-const DOUBT_PAUSE: Duration = Duration::from_millis(500);
+const DOUBT_PAUSE: Duration = Duration::from_secs(2);
 /// Pause after a failed read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -108,7 +108,15 @@ impl LaneWatch {
             // A lease never changes while a lane lives.
             let lane = match known.get(&id).filter(|lane| lane.record == record) {
                 Some(lane) if !doubted.contains(&id) => lane.clone(),
-                known => self.attach(&id, record, known.map(|lane| lane.lease)).await?,
+                // Its next pull says whether it has to be looked at once more.
+                Some(lane) => match self.attach(&id, record, Some(lane.lease)).await {
+                    Ok(lane) => lane,
+                    Err(error) => {
+                        tracing::debug!(lane = %id, %error, "a lane can't be looked at now");
+                        lane.clone()
+                    }
+                },
+                None => self.attach(&id, record, None).await?,
             };
             Ok::<_, TopologyError>((id, lane))
         };
@@ -138,7 +146,9 @@ impl LaneWatch {
             // has removed it.
             Err(BusError::Refused { code: 10_014, .. }) => {
                 let lease = self.make(id, &record, known).await?;
-                tracing::warn!(lane = %id, "a lane had no consumer; it is made again");
+                if known.is_some() {
+                    tracing::warn!(lane = %id, "a lane had no consumer; it is made again");
+                }
                 lease
             }
             found => found.map_err(|source| look_up(id, source))?,

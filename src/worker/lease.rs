@@ -112,15 +112,22 @@ impl Hold for Lease {
         self.deadline.load(Ordering::Acquire) == LOST
     }
 
-    fn is_too_late(&self) -> bool {
+    fn is_too_late(&self, is_refused: bool) -> bool {
+        // A lease that is held longer than it lasts was renewed: the server answers, and to this not.
+        let lease = u64::try_from(self.length.as_millis()).unwrap_or(OUTPUT_PATIENCE);
+        let patience = match (is_refused, self.is_held()) {
+            (true, _) => ASKED_PATIENCE,
+            (false, true) => ASKED_PATIENCE + lease,
+            (false, false) => OUTPUT_PATIENCE,
+        };
         let (gone, asked) = (self.gone.load(Ordering::Acquire), self.asked.load(Ordering::Acquire));
-        is_too_late(gone, asked, BootInstant::now().0)
+        is_too_late(gone, asked, patience, BootInstant::now().0)
     }
 }
 
 /// Whether the end of a task has waited for its output long enough.
-fn is_too_late(gone: u64, asked: u64, now: u64) -> bool {
-    let is_asked_for = asked != NOT_YET && now >= gone.max(asked) + ASKED_PATIENCE;
+fn is_too_late(gone: u64, asked: u64, asked_patience: u64, now: u64) -> bool {
+    let is_asked_for = asked != NOT_YET && now >= gone.max(asked) + asked_patience;
     gone != NOT_YET && (is_asked_for || now >= gone + OUTPUT_PATIENCE)
 }
 
@@ -156,6 +163,7 @@ mod tests {
     #[test]
     fn an_end_waits_for_output_and_less_once_it_is_asked_for() {
         let (gone, hour) = (1_000, 3_600_000);
+        let is_too_late = |gone, asked, now| is_too_late(gone, asked, ASKED_PATIENCE, now);
         assert!(!is_too_late(NOT_YET, NOT_YET, 2 * hour), "it runs");
         assert!(!is_too_late(NOT_YET, 5, 2 * hour), "it has its grace");
         assert!(
@@ -168,7 +176,22 @@ mod tests {
         let lease = Lease::start(Duration::from_secs(30), BootInstant::now());
         lease.process_is_gone();
         lease.end_is_asked_for();
-        assert!(!lease.is_too_late() && !lease.is_overdue());
+        assert!(!lease.is_too_late(true) && !lease.is_overdue());
+    }
+
+    #[test]
+    fn a_server_that_is_away_costs_no_output_of_a_canceled_task() {
+        let now = BootInstant::now().0;
+        let canceled = |held_for: u64, seconds_ago: u64| Lease {
+            length: Duration::from_secs(4),
+            deadline: AtomicU64::new(now + held_for),
+            gone: AtomicU64::new(now - seconds_ago * 1_000),
+            asked: AtomicU64::new(now - seconds_ago * 1_000),
+        };
+        let (held, passed) = (60_000, 0);
+        assert!(canceled(passed, 11).is_too_late(true) && canceled(held, 11).is_too_late(true));
+        assert!(!canceled(held, 11).is_too_late(false) && canceled(held, 15).is_too_late(false));
+        assert!(!canceled(passed, 60).is_too_late(false), "nobody answers");
     }
 
     #[test]

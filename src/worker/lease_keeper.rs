@@ -64,7 +64,7 @@ impl LeaseKeeper<'_> {
                 Err(error) => {
                     metrics::lease_renewal(Renewal::Failed);
                     tracing::warn!(task = %self.id, %error, left = ?self.lease.left(), "lease not renewed");
-                    pause = RETRY_PAUSE;
+                    pause = error.pause(RETRY_PAUSE);
                 }
             }
         }

@@ -341,6 +341,10 @@ async fn give_back(
 ) -> Result<RunEnd, FinishError> {
     tracing::warn!(task = %inputs.delivery.id, %error, "a task could not be taken; it is handed back");
     metrics::runner_error("claim");
+    if error.is_denied() {
+        // In its place: a worker that can take no task must not go through the whole queue at full speed.
+        tokio::time::sleep(error.pause(TRY_AGAIN)).await;
+    }
     // Somebody else may run it by now, and would lose it by our nak.
     if !lease.is_held() {
         return Ok(RunEnd::Done);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream::DiscardPolicy;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -358,4 +359,43 @@ async fn an_end_that_could_not_be_stored_is_stored_by_the_next_worker_on_the_hos
     assert_eq!(fleet.events(&id).await.len(), 2, "it ran once");
     until("the copy is gone", || !kept()).await;
     fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
+async fn a_cancel_ends_a_task_whose_output_waits_behind_that_of_others() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let jetstream = server.jetstream().await;
+    let output = jetstream.get_stream("RUNLANE_OUTPUT").await.expect("the stream is there");
+    let _worker = fleet.worker(&server, "w1", 12).await;
+    let room_for = async |bytes: i64| {
+        let mut config = output.cached_info().config.clone();
+        (config.max_bytes, config.discard) = (bytes, DiscardPolicy::New);
+        jetstream.update_stream(config).await.expect("it may be changed");
+    };
+    room_for(1_000).await;
+    let started = async |id: &TaskId| {
+        while fleet.events(id).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // What is under way of all tasks is 8 MiB at most, and 1 MiB of each.
+    let mut hogs = Vec::new();
+    for n in 0..9 {
+        hogs.push(fleet.shell(&format!("hog-{n}"), "head -c 4000000 /dev/zero").await);
+        started(&hogs[n]).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let late = fleet.shell("late", "head -c 300000 /dev/zero; exit 4").await;
+    started(&late).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fleet.cancel(&late, "").await;
+    let outcome = fleet.outcome(&late).await;
+    assert_eq!(outcome.exit_code, Some(4));
+    assert!(!outcome.output.expect("it ran").stdout.complete);
+    room_for(-1).await;
+    for hog in &hogs {
+        let outcome = fleet.outcome(hog).await;
+        assert_eq!(outcome.output.expect("it ran").stdout.stored_bytes, 4_000_000, "{hog}");
+    }
 }
