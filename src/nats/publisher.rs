@@ -181,7 +181,7 @@ impl OutputPublisher {
                 // Others may hold all of it for as long as there is no room for their output.
                 let asked = timeout(WINDOW_PAUSE, self.window.acquire_many(share)).await;
                 permit = asked.ok().map(|permit| permit.expect("the window is never closed"));
-                if permit.is_none() && hold.is_too_late(true) {
+                if permit.is_none() && hold.is_too_late(false) {
                     trouble.lose(id, &"that of other tasks can't be stored either");
                     return done(false);
                 }

@@ -364,7 +364,7 @@ async fn an_end_that_could_not_be_stored_is_stored_by_the_next_worker_on_the_hos
 #[tokio::test]
 async fn a_cancel_ends_a_task_whose_output_waits_behind_that_of_others() {
     let server = TestServer::start().await;
-    let fleet = Fleet::new(&server).await;
+    let fleet = Fleet::with_lease(&server, Duration::from_secs(3)).await;
     let jetstream = server.jetstream().await;
     let output = jetstream.get_stream("RUNLANE_OUTPUT").await.expect("the stream is there");
     let _worker = fleet.worker(&server, "w1", 12).await;
