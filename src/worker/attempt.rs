@@ -119,16 +119,19 @@ pub(super) async fn run(
         let _pump_is_done = gone_tx.send(());
         (ended, finished_at)
     };
-    let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox));
-    let all = async {
-        tokio::join!(
-            supervised,
-            pump(stdout, stderr, settings, gone, chunk_tx, lines),
-            shared.publisher.run(id, taken.started.attempt, lease, chunks),
-        )
+    let ((ended, finished_at), totals, stored) = {
+        // Pinned here: a future that is handed on by value takes its room twice.
+        let supervised = pin!(supervised);
+        let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox));
+        let all = pin!(async {
+            tokio::join!(
+                supervised,
+                pump(stdout, stderr, settings, gone, chunk_tx, lines),
+                shared.publisher.run(id, taken.started.attempt, lease, chunks),
+            )
+        });
+        while_it_runs(all, hear_of_a_cancel(late_stop, lease)).await
     };
-    let ((ended, finished_at), totals, stored) =
-        while_it_runs(all, hear_of_a_cancel(late_stop, lease)).await;
     let output = output_totals(&totals, stored);
     metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
     metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
