@@ -1,12 +1,12 @@
 """Runs a command through runlane: submits it, follows its output byte by byte, exits with its code.
 
-    pip install nats-py
+    pip install nats-py lz4
     NATS_URL=nats://127.0.0.1:4222 python3 client.py COMMAND [ARG ...]
 
 CANCEL_AFTER=SECONDS cancels it then; SUBMIT=request goes through the service `runlane.submit`.
 """
 import asyncio, json, os, sys, uuid
-import nats
+import lz4.block, nats
 
 async def submit(nc, command):
     if os.environ.get("SUBMIT") == "request":  # the service makes the id and finds the lane
@@ -44,8 +44,8 @@ async def follow(nc, task):
                     attempt, place, held, got = int(head["Runlane-Attempt"]), {}, {}, {}
                 name, offset = head["Nats-Subject"].rsplit(".", 1)[1], int(head["Runlane-Offset"])
                 if int(head["Runlane-Attempt"]) == attempt and (name, offset) not in got:
-                    held[name, offset] = chunk.data
-                    got[name, offset] = len(chunk.data)
+                    held[name, offset] = data = plain(head, chunk.data)
+                    got[name, offset] = len(data)
             place = write(held, place)
         if ended:
             outcome = json.loads(ended[0].data)
@@ -58,6 +58,13 @@ async def follow(nc, task):
             await asyncio.wait_for(bell.wait(), 0.2 if ended else 5)
         except asyncio.TimeoutError:
             pass
+
+def plain(head, data):
+    """The bytes as the program wrote them: bulk output is compressed if the task or its runner asks for it."""
+    if head.get("Runlane-Compression", "none") == "none":
+        return data
+    assert head["Runlane-Compression"] == "lz4", f"unknown compression {head['Runlane-Compression']}"
+    return lz4.block.decompress(data, uncompressed_size=int(head["Runlane-Length"]))
 
 def write(held, place, to_the_end=False):
     for name, offset in sorted(held):  # a chunk that was stored twice may come out of order

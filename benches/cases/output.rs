@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use runlane::output::chunk::{DEFAULT_CHUNK_MAX, DEFAULT_COALESCE};
-use runlane::output::{Chunk, Chunker, ChunkerSettings, LineLog};
+use runlane::output::{Chunk, Chunker, ChunkerSettings, Compressor, LineLog, decompress};
 use runlane::task::OutputLimits;
-use runlane::wire::{Attempt, Stream, TaskId};
+use runlane::wire::{Attempt, Compression, Stream, TaskId};
 
 use super::{Case, Run};
 
@@ -16,6 +16,8 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "chunk/1 MiB in reads of 4 KiB", prepare: || stream(4 * 1024, 256, u64::MAX) },
     Case { name: "chunk/1 MiB past the cap", prepare: || stream(4 * 1024, 256, 64 * 1024) },
     Case { name: "chunk/1000 lines on both streams", prepare: both_streams },
+    Case { name: "compress/256 KiB of a log", prepare: compress },
+    Case { name: "decompress/256 KiB of a log", prepare: expand },
     Case { name: "lines/1000 lines", prepare: lines },
 ];
 
@@ -83,6 +85,28 @@ fn finish(mut chunker: Chunker, now: Instant) {
     }
     take(&mut chunker);
     black_box(chunker.tally(Stream::Stdout));
+}
+
+/// As much of a log as a chunk holds: lines that differ in a number.
+fn log() -> Vec<u8> {
+    let lines = (0..).map(|n| [LINE, format!("{n}\n").as_bytes()].concat());
+    lines.flatten().take(DEFAULT_CHUNK_MAX).collect()
+}
+
+fn compress() -> Run {
+    let data = log();
+    Box::new(move || {
+        let mut compressor = Compressor::new(Compression::Lz4);
+        black_box(compressor.compress(black_box(&data)).expect("it shrinks"));
+    })
+}
+
+fn expand() -> Run {
+    let data = log();
+    let block = Compressor::new(Compression::Lz4).compress(&data).expect("it shrinks");
+    Box::new(move || {
+        black_box(decompress(black_box(&block), data.len()).expect("a block"));
+    })
 }
 
 /// The worker's log of a task's output, when nobody listens to it.

@@ -2,7 +2,8 @@
 //!
 //! Two tasks, one after the other: zeros, from a program that writes as fast as it can, and numbered lines,
 //! where every byte depends on its place. Each byte that arrives is compared with what was written
-//! there. The pipe's limit is measured before and after each round.
+//! there. Then both once more by tasks that ask for compressed output: zeros shrink as much as anything can,
+//! such lines too little to be worth it. The pipe's limit is measured before and after each round.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::stats::Spread;
 use super::throughput::{Cpu, CpuMs, succeeded};
 use super::{BenchError, Progress, Site};
 use crate::client::{Follow, FollowEvent};
-use crate::wire::{Attempt, Outcome, Selector, Stream, TaskSpec};
+use crate::wire::{Attempt, Compression, Outcome, OutputSpec, Selector, Stream, TaskSpec};
 
 /// Bytes of one numbered line: ten digits and the line's end.
 const LINE: u64 = 11;
@@ -57,8 +58,26 @@ pub struct Output {
     pub lines_of_limit: Spread,
     /// CPU time for each 10^6 bytes of both.
     pub cpu_ms_per_megabyte: CpuMs,
+    /// The same by tasks that ask for compressed output.
+    pub compressed: Compressed,
     /// Whether every byte was compared and was right; a report with anything else does not exist.
     pub byte_identical: bool,
+}
+
+/// Output of tasks that ask for `lz4`, to one live reader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compressed {
+    /// Zeros.
+    pub zeros_megabytes_per_second: Spread,
+    /// Numbered lines.
+    pub lines_megabytes_per_second: Spread,
+    /// Zeros divided by the limit, round by round.
+    pub zeros_of_limit: Spread,
+    /// Lines divided by the limit, round by round.
+    pub lines_of_limit: Spread,
+    /// CPU time for each 10^6 bytes of both.
+    pub cpu_ms_per_megabyte: CpuMs,
 }
 
 /// Measures output.
@@ -72,35 +91,69 @@ pub async fn output(
     progress: Progress<'_>,
 ) -> Result<Output, BenchError> {
     site.start_worker(2).await?;
-    let lines = Pattern::lines(options.bytes);
-    let zeros = Pattern::Zeros(options.bytes);
+    let patterns = [Pattern::Zeros(options.bytes), Pattern::lines(options.bytes)];
     let selector = options.selector.as_ref();
     // The first task loads files.
-    follow(site, &Pattern::Zeros(1_000_000), selector).await?;
+    follow(site, &Pattern::Zeros(1_000_000), (Compression::None, selector)).await?;
     let mut rounds = Vec::new();
     for round in 1..=options.rounds {
         progress(&format!("output: round {round} of {}", options.rounds));
         let before = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
-        let cpu = Cpu::now(site);
-        let zeros = follow(site, &zeros, selector).await?;
-        let lines = follow(site, &lines, selector).await?;
-        let cpu = Cpu::now(site).since(&cpu);
+        let plain = both(site, &patterns, (Compression::None, selector)).await?;
+        let compressed = both(site, &patterns, (Compression::Lz4, selector)).await?;
         let after = pipe_rate(options.bytes.max(PIPE_BYTES)).await?;
-        rounds.push((zeros, lines, f64::midpoint(before, after), cpu));
-        site.settle().await?;
-        site.clear_output().await?;
+        rounds.push(Round { plain, compressed, pipe: f64::midpoint(before, after) });
     }
-    let cpu: Vec<Cpu> = rounds.iter().map(|round| round.3).collect();
+    let cpu = |of: fn(&Round) -> &Both| {
+        let cpu: Vec<Cpu> = rounds.iter().map(|round| of(round).cpu).collect();
+        CpuMs::of(&cpu, 2.0 * options.bytes as f64 / 1e6)
+    };
+    let over = |value: fn(&Round) -> f64| Spread::over(&rounds, value);
     Ok(Output {
         bytes: options.bytes,
-        zeros_megabytes_per_second: Spread::over(&rounds, |round| round.0),
-        lines_megabytes_per_second: Spread::over(&rounds, |round| round.1),
-        limit_pipe_megabytes_per_second: Spread::over(&rounds, |round| round.2),
-        zeros_of_limit: Spread::over(&rounds, |round| round.0 / round.2),
-        lines_of_limit: Spread::over(&rounds, |round| round.1 / round.2),
-        cpu_ms_per_megabyte: CpuMs::of(&cpu, 2.0 * options.bytes as f64 / 1e6),
+        zeros_megabytes_per_second: over(|round| round.plain.zeros),
+        lines_megabytes_per_second: over(|round| round.plain.lines),
+        limit_pipe_megabytes_per_second: over(|round| round.pipe),
+        zeros_of_limit: over(|round| round.plain.zeros / round.pipe),
+        lines_of_limit: over(|round| round.plain.lines / round.pipe),
+        cpu_ms_per_megabyte: cpu(|round| &round.plain),
+        compressed: Compressed {
+            zeros_megabytes_per_second: over(|round| round.compressed.zeros),
+            lines_megabytes_per_second: over(|round| round.compressed.lines),
+            zeros_of_limit: over(|round| round.compressed.zeros / round.pipe),
+            lines_of_limit: over(|round| round.compressed.lines / round.pipe),
+            cpu_ms_per_megabyte: cpu(|round| &round.compressed),
+        },
         byte_identical: true,
     })
+}
+
+/// One round, in 10^6 bytes per second.
+struct Round {
+    plain: Both,
+    compressed: Both,
+    pipe: f64,
+}
+
+/// Zeros and lines, one after the other.
+struct Both {
+    zeros: f64,
+    lines: f64,
+    cpu: Cpu,
+}
+
+async fn both(
+    site: &mut Site,
+    [zeros, lines]: &[Pattern; 2],
+    wishes: (Compression, Option<&Selector>),
+) -> Result<Both, BenchError> {
+    let cpu = Cpu::now(site);
+    let zeros = follow(site, zeros, wishes).await?;
+    let lines = follow(site, lines, wishes).await?;
+    let cpu = Cpu::now(site).since(&cpu);
+    site.settle().await?;
+    site.clear_output().await?;
+    Ok(Both { zeros, lines, cpu })
 }
 
 /// What a task writes.
@@ -198,10 +251,11 @@ impl<'a> Check<'a> {
 async fn follow(
     site: &mut Site,
     pattern: &Pattern,
-    selector: Option<&Selector>,
+    (compression, selector): (Compression, Option<&Selector>),
 ) -> Result<f64, BenchError> {
     let mut spec = pattern.task();
     spec.runner_selector = selector.cloned();
+    spec.output = Some(OutputSpec { compression: Some(compression), ..OutputSpec::default() });
     let start = Instant::now();
     let (submission, follow) = site.client().submitter().submit_and_follow(spec).await?;
     let (time, outcome) = read(follow, pattern, start).await?;

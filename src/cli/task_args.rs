@@ -13,7 +13,7 @@ use super::more_args::MoreArgs;
 use crate::config::parse_size;
 use crate::task::parse_submission;
 use crate::wire::task_spec::MAX_SCRIPT_BYTES;
-use crate::wire::{Problem, TaskId, TaskKind, TaskSpec};
+use crate::wire::{Compression, OutputSpec, Problem, TaskId, TaskKind, TaskSpec};
 
 /// What to run, where it may run, and what to do when it ends.
 #[derive(Debug, Clone, Default, Args)]
@@ -72,6 +72,11 @@ pub(super) struct TaskArgs {
     #[arg(long, value_name = "SIZE")]
     output_max: Option<String>,
 
+    /// Store bulk output compressed, where that saves much; readers other than runlane must know of it
+    /// [default: as the runner is configured]
+    #[arg(long, value_enum, value_name = "NAME")]
+    output_compression: Option<CompressionArg>,
+
     #[command(flatten)]
     pub(super) isolation: IsolationArgs,
 
@@ -99,6 +104,15 @@ enum RuntimeArg {
     Python,
     /// node
     Node,
+}
+
+/// The form of stored output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CompressionArg {
+    /// The bytes as they are
+    None,
+    /// Chunks from 64 KiB that shrink to a third or less are stored as LZ4 blocks
+    Lz4,
 }
 
 impl TaskArgs {
@@ -137,7 +151,7 @@ impl TaskArgs {
         spec.slot = flags.slot.or(spec.slot.take());
         spec.timeout = flags.timeout.or(spec.timeout);
         spec.grace_ms = flags.grace_ms.or(spec.grace_ms);
-        spec.output = flags.output.or(spec.output);
+        spec.output = output(flags.output, spec.output);
         spec.runner_selector = flags.runner_selector.or(spec.runner_selector.take());
         spec.labels.extend(flags.labels);
         if self.restart.is_some() {
@@ -170,17 +184,41 @@ impl TaskArgs {
         set("maxRetries", self.max_retries.map(|retries| json!(retries)));
         set("env", (!self.env.is_empty()).then(|| variables(&self.env)).transpose()?);
         set("labels", (!self.label.is_empty()).then(|| labels(&self.label)).transpose()?);
+        set("output", self.output()?);
+        self.more.add(&mut fields);
+        self.isolation.add(&mut fields);
+        Ok(fields)
+    }
+
+    fn output(&self) -> Result<Option<Value>, Failure> {
         let max = self.output_max.as_ref().map(|size| {
-            let bytes = parse_size(size);
-            bytes.map(|bytes| json!({ "maxBytes": bytes })).ok_or_else(|| {
+            parse_size(size).ok_or_else(|| {
                 let message = format!("--output-max {size:?} is not a size; write it like 10MiB");
                 Failure::new(USAGE, message)
             })
         });
-        set("output", max.transpose()?);
-        self.more.add(&mut fields);
-        self.isolation.add(&mut fields);
-        Ok(fields)
+        let (max, compression) = (max.transpose()?, self.output_compression);
+        let name = compression.map(|compression| Compression::from(compression).to_string());
+        let fields = json!({ "maxBytes": max, "compression": name });
+        Ok((max.is_some() || compression.is_some()).then_some(fields))
+    }
+}
+
+/// Lays what the flags say over what a file does.
+fn output(flags: Option<OutputSpec>, file: Option<OutputSpec>) -> Option<OutputSpec> {
+    let (Some(flags), Some(file)) = (flags, file) else { return flags.or(file) };
+    Some(OutputSpec {
+        max_bytes: flags.max_bytes.or(file.max_bytes),
+        compression: flags.compression.or(file.compression),
+    })
+}
+
+impl From<CompressionArg> for Compression {
+    fn from(arg: CompressionArg) -> Self {
+        match arg {
+            CompressionArg::None => Self::None,
+            CompressionArg::Lz4 => Self::Lz4,
+        }
     }
 }
 
@@ -285,12 +323,15 @@ mod tests {
             label: strings(&["team=ci"]),
             restart: Some(RestartArg::OnFailure),
             output_max: Some("1MiB".to_owned()),
+            output_compression: Some(CompressionArg::Lz4),
             ..TaskArgs::default()
         };
         let spec = args.spec(&strings(&["echo", "hi"])).expect("a valid spec");
         assert_eq!(spec.timeout, Some(600_000));
         assert_eq!(spec.labels["team"], "ci");
-        assert_eq!(spec.output.and_then(|output| output.max_bytes), Some(1024 * 1024));
+        let output =
+            OutputSpec { max_bytes: Some(1024 * 1024), compression: Some(Compression::Lz4) };
+        assert_eq!(spec.output, Some(output));
         let TaskKind::Subprocess(process) = spec.kind else { panic!("a subprocess") };
         assert_eq!(process.env, [EnvVar { key: "A".to_owned(), value: "1=2".to_owned() }]);
         assert!(matches!(process.mode, SubprocessMode::Command(mode) if mode.args == ["hi"]));
@@ -300,8 +341,15 @@ mod tests {
     fn flags_beat_a_files_spec_only_where_they_say_something() {
         let mut spec = TaskSpec { max_retries: 9, ..TaskSpec::command("a", []) };
         spec.slot = Some("kept".to_owned());
-        let args = TaskArgs { timeout: Some("1s".to_owned()), ..TaskArgs::default() };
+        spec.output = Some(OutputSpec { max_bytes: Some(7), compression: None });
+        let args = TaskArgs {
+            timeout: Some("1s".to_owned()),
+            output_compression: Some(CompressionArg::Lz4),
+            ..TaskArgs::default()
+        };
         args.apply(&mut spec).expect("valid flags");
+        let output = OutputSpec { max_bytes: Some(7), compression: Some(Compression::Lz4) };
+        assert_eq!(spec.output, Some(output));
         assert_eq!(
             (spec.timeout, spec.max_retries, spec.slot.as_deref()),
             (Some(1_000), 9, Some("kept"))

@@ -125,6 +125,8 @@ pub struct RawRunner {
     pub stop_signal: Option<String>,
     /// The largest output cap.
     pub max_output_bytes: Option<RawSize>,
+    /// `none` or `lz4`.
+    pub output_compression: Option<String>,
     /// `[runner.interpreters]`
     pub interpreters: RawInterpreters,
     /// `[runner.log]`

@@ -14,7 +14,7 @@ use crate::task::{
     Identity, Interpreters, IsolationPolicy, Labels, RUNNER_NAME_LABEL, RunnerIsolation,
     RunnerPolicy, UserIds,
 };
-use crate::wire::Kind;
+use crate::wire::{Compression, Kind};
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
@@ -45,6 +45,8 @@ pub struct RunnerConfig {
     pub stop_signal: Signal,
     /// The largest output cap, in bytes of each stream.
     pub max_output_bytes: u64,
+    /// Whether the output of tasks that don't say is stored compressed.
+    pub output_compression: Compression,
     /// Interpreters of scripts.
     pub interpreters: Interpreters,
     /// Output lines in the worker's log. None: they aren't logged.
@@ -104,6 +106,7 @@ impl RunnerConfig {
             grace: self.grace,
             stop_signal: self.stop_signal as i32,
             max_output_bytes: self.max_output_bytes,
+            output_compression: self.output_compression,
             interpreters: self.interpreters.clone(),
             isolation,
         }
@@ -185,6 +188,7 @@ fn resolve(
         grace,
         stop_signal: signal(raw.stop_signal.as_deref(), &at("stop_signal"), report),
         max_output_bytes: output.unwrap_or(DEFAULT_OUTPUT),
+        output_compression: compression(raw.output_compression, &at("output_compression"), report),
         interpreters: interpreters(raw.interpreters, &at("interpreters"), report),
         log: raw.log.map(|log| line_log(&log, &at("log.max_line_bytes"), report)),
         isolation: sandbox::resolve(raw.isolation.as_deref(), raw.sandbox, around, path, report),
@@ -211,6 +215,14 @@ fn kind(kind: Option<&str>, path: &str, report: &mut Report) -> Kind {
         Some(other) => report.add(path, format!("{other:?} is unknown; use subprocess")),
     }
     Kind::Subprocess
+}
+
+fn compression(name: Option<String>, path: &str, report: &mut Report) -> Compression {
+    let Some(name) = name else { return Compression::default() };
+    Compression::from_name(&name).unwrap_or_else(|| {
+        report.add(path, format!("{name:?} is unknown; use none or lz4"));
+        Compression::default()
+    })
 }
 
 fn inherit(raw: Option<RawInherit>, path: &str, report: &mut Report) -> InheritEnv {

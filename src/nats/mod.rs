@@ -4,7 +4,7 @@
 //! `bus` is what all others stand on: confirmed publish, compare-and-set, leader reads, direct reads.
 //! `along` lets messages that nobody waits for travel with others.
 //! `topology` makes streams, buckets and lanes. `intake` pulls tasks, `delivery` answers them,
-//! `status_log` keeps a task's chain, `publisher` stores output, `slots` keeps who has a slot, `cancel` hears cancel requests as they
+//! `status_log` keeps a task's chain, `publisher` stores output, `chunk` is how that looks on the wire, `slots` keeps who has a slot, `cancel` hears cancel requests as they
 //! pass, `chores` brings every stored one (and schedules that are due), `presence` says who is there, and `service` answers
 //! requests. `connect` opens a connection from `settings` or a `context` of the nats
 //! CLI; `link` says how it is, `denials` what its user may not do, and `version` what the server must be. `request` is
@@ -14,6 +14,7 @@ pub mod along;
 pub mod bus;
 pub mod cancel;
 pub mod chores;
+mod chunk;
 pub mod connect;
 pub mod context;
 pub mod delivery;
@@ -36,6 +37,7 @@ pub mod version;
 pub use bus::{Bus, Cas, Subscription};
 pub use cancel::Cancels;
 pub use chores::{Chore, ChoreQueue, ChoreSource};
+pub use chunk::read_chunk;
 pub use connect::{ConnectError, Connected, connect};
 pub use delivery::{AckHandle, Delivery, Stray};
 pub use denials::Denied;

@@ -3,7 +3,8 @@
 //! The bound is the backpressure: when 8 chunks or 1 MiB of a task, or 8 MiB of the worker's, are
 //! unconfirmed, no further chunk is taken from the channel, the pump stops reading, and the program
 //! blocks on its pipe. A small chunk counts as 64 KiB, so a worker has at most 128 of those under way.
-//! What waits here of one task is at most one chunk more than its 1 MiB.
+//! What waits here of one task is at most one chunk more than its 1 MiB. A compressed chunk counts with what
+//! is left of it.
 //!
 //! A publish whose answer is lost is tried again with the same headers: a reader tells duplicates by
 //! offset. Order on the subject may change then; offsets say the true order.
@@ -18,12 +19,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Bus, BusError, Headers};
-use crate::output::Chunk;
+use super::chunk::ChunkMessage;
+use super::{Bus, BusError};
 use crate::output::chunk::DEFAULT_CHUNK_MAX;
+use crate::output::{Chunk, Compressor};
 use crate::telemetry::metrics;
-use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
-use crate::wire::{Attempt, Stream, TaskId};
+use crate::wire::{Attempt, Compression, Stream, TaskId};
 
 /// Unconfirmed chunks of one task.
 const TASK_WINDOW: usize = 8;
@@ -109,11 +110,12 @@ impl OutputPublisher {
     pub async fn run(
         &self,
         id: &TaskId,
-        attempt: Attempt,
+        (attempt, compression): (Attempt, Compression),
         hold: &dyn Hold,
         mut chunks: mpsc::Receiver<Chunk>,
     ) -> StoredOutput {
         let mut stored = StoredOutput::default();
+        let mut compressor = Compressor::new(compression);
         let trouble = Trouble::default();
         let mut window = FuturesUnordered::new();
         let (mut open, mut bytes) = (true, 0_usize);
@@ -122,14 +124,15 @@ impl OutputPublisher {
             // Cancel safe: a chunk stays in the channel, a publish in the window, until taken.
             tokio::select! {
                 Some(done) = window.next() => {
-                    let Done { stream, len, is_stored } = done;
-                    bytes -= len;
+                    let Done { stream, len, payload_len, is_stored } = done;
+                    bytes -= payload_len;
                     tally(stored.of(stream), is_stored.then_some(len as u64));
                 }
                 chunk = chunks.recv(), if room => match chunk {
                     Some(chunk) => {
-                        bytes += chunk.data.len();
-                        window.push(self.store(id, attempt, (hold, &trouble), chunk));
+                        let message = ChunkMessage::new(attempt, chunk, &mut compressor);
+                        bytes += message.payload.len();
+                        window.push(self.store(id, (hold, &trouble), message));
                     }
                     None => open = false,
                 },
@@ -152,17 +155,13 @@ impl OutputPublisher {
     async fn store(
         &self,
         id: &TaskId,
-        attempt: Attempt,
         (hold, trouble): (&dyn Hold, &Trouble),
-        chunk: Chunk,
+        message: ChunkMessage,
     ) -> Done {
-        let (subject, share) =
-            (self.bus.subjects().output(id, chunk.stream), share(chunk.data.len()));
-        let done = |is_stored| Done { stream: chunk.stream, len: chunk.data.len(), is_stored };
-        let headers = Headers::default()
-            .with(HEADER_ATTEMPT, attempt)
-            .with(HEADER_SEQ, chunk.seq)
-            .with(HEADER_OFFSET, chunk.offset);
+        let ChunkMessage { stream, len, headers, payload } = message;
+        let subject = self.bus.subjects().output(id, stream);
+        let (payload_len, share) = (payload.len(), share(payload.len()));
+        let done = |is_stored| Done { stream, len, payload_len, is_stored };
         let mut permit = None;
         loop {
             if hold.is_lost() {
@@ -187,7 +186,7 @@ impl OutputPublisher {
                 }
                 continue;
             }
-            match self.bus.publish(subject.clone(), headers.clone(), chunk.data.clone()).await {
+            match self.bus.publish(subject.clone(), headers.clone(), payload.clone()).await {
                 Ok(_) => {
                     trouble.is_over();
                     return done(true);
@@ -250,7 +249,10 @@ fn share(bytes: usize) -> u32 {
 /// A chunk that is out of the window.
 struct Done {
     stream: Stream,
+    /// The program's bytes in it.
     len: usize,
+    /// What it takes of the window.
+    payload_len: usize,
     is_stored: bool,
 }
 

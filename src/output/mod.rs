@@ -3,15 +3,17 @@
 //! ```text
 //! stdout ─┐                ┌─ lines (worker's log)
 //!         ├─ pump ─ chunk ─┤
-//! stderr ─┘                └─ bounded channel of chunks (NATS publisher, terminal, test)
+//! stderr ─┘                └─ bounded channel of chunks (NATS publisher ─ compress, terminal, test)
 //! ```
 
 pub mod chunk;
+pub mod compress;
 pub mod lines;
 pub mod pipe;
 pub mod pump;
 
 pub use chunk::{Chunk, Chunker, ChunkerSettings, Omitted, StreamTally};
+pub use compress::{Compressor, DecompressError, decompress};
 pub use lines::LineLog;
 pub use pipe::PipeEnd;
 pub use pump::{PumpSettings, PumpTotals, PumpedStream, pump};

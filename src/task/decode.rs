@@ -15,9 +15,9 @@ use super::path::Path;
 use super::problems::Problems;
 use super::wishes;
 use crate::wire::{
-    Admission, Backoff, CommandMode, ContainerSpec, EnvVar, Jitter, OnWorkerLost, Operator,
-    OutputSpec, Problem, Requirement, Restart, Runtime, ScriptMode, Selector, SubprocessMode,
-    SubprocessSpec, TaskId, TaskKind, TaskSpec, WasmSpec,
+    Admission, Backoff, CommandMode, Compression, ContainerSpec, EnvVar, Jitter, OnWorkerLost,
+    Operator, OutputSpec, Problem, Requirement, Restart, Runtime, ScriptMode, Selector,
+    SubprocessMode, SubprocessSpec, TaskId, TaskKind, TaskSpec, WasmSpec,
 };
 
 /// The largest spec, in bytes of JSON. A script of 2 MiB has 2.7 MiB of base64.
@@ -325,6 +325,9 @@ fn requirement(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Requi
 }
 
 fn output(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<OutputSpec> {
-    let spec = Object::read(value, path, &["maxBytes"], problems)?;
-    Some(OutputSpec { max_bytes: spec.optional("maxBytes", problems, whole) })
+    let spec = Object::read(value, path, &["maxBytes", "compression"], problems)?;
+    Some(OutputSpec {
+        max_bytes: spec.optional("maxBytes", problems, whole),
+        compression: spec.optional("compression", problems, choice(Compression::NAMES)),
+    })
 }

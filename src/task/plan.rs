@@ -11,7 +11,7 @@ use super::sandbox::Sandbox;
 use super::tighten::RunnerIsolation;
 use super::validate::Task;
 use super::work::{ProcessMode, ProcessWork, Work};
-use crate::wire::{Attempt, Kind, LaneId, Runtime, TaskId, WorkerId};
+use crate::wire::{Attempt, Compression, Kind, LaneId, Runtime, TaskId, WorkerId};
 
 /// PATH of a task that gets none from its spec or its runner.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,12 +41,15 @@ pub struct LaunchPlan {
     pub grace: Duration,
     /// Limits of the stored output.
     pub output: OutputLimits,
+    /// Whether it is stored compressed where that pays.
+    pub compression: Compression,
 }
 
 impl LaunchPlan {
     /// A plan of a program in a sandbox, with an empty environment and no limits besides.
     pub fn of(program: Program, sandbox: Sandbox) -> Self {
-        let RunnerPolicy { grace, stop_signal, max_output_bytes, .. } = RunnerPolicy::default();
+        let RunnerPolicy { grace, stop_signal, max_output_bytes, output_compression, .. } =
+            RunnerPolicy::default();
         Self {
             program,
             env: Vec::new(),
@@ -57,6 +60,7 @@ impl LaunchPlan {
             stop_signal,
             grace,
             output: OutputLimits { max_bytes: max_output_bytes },
+            compression: output_compression,
         }
     }
 }
@@ -121,6 +125,8 @@ pub struct RunnerPolicy {
     pub stop_signal: i32,
     /// The largest output cap, in bytes of each stream; also for tasks that name none.
     pub max_output_bytes: u64,
+    /// Whether the output of tasks that don't say is stored compressed.
+    pub output_compression: Compression,
     /// The interpreters of scripts.
     pub interpreters: Interpreters,
     /// The isolation of its tasks on this host.
@@ -138,6 +144,7 @@ impl Default for RunnerPolicy {
             grace: Duration::from_secs(5),
             stop_signal: 15,
             max_output_bytes: u64::MAX,
+            output_compression: Compression::None,
             interpreters: Interpreters::default(),
             isolation: RunnerIsolation::default(),
         }
@@ -224,7 +231,7 @@ pub fn plan(
     let resolved = runner.isolation.of_task(task.isolation.as_ref());
     let resolved = resolved.map_err(|missing| PlanError::Isolation { missing })?;
     let cwd = process.cwd.as_ref().or(runner.cwd.as_ref());
-    let wanted = task.max_output_bytes.unwrap_or(u64::MAX);
+    let wanted = task.output.max_bytes.unwrap_or(u64::MAX);
     Ok(LaunchPlan {
         program: program(&process.mode, &runner.interpreters),
         env: environment(process, runner, identity),
@@ -235,6 +242,7 @@ pub fn plan(
         stop_signal: runner.stop_signal,
         grace: task.grace.unwrap_or(runner.grace),
         output: OutputLimits { max_bytes: wanted.min(runner.max_output_bytes) },
+        compression: task.output.compression.unwrap_or(runner.output_compression),
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::task::{Host, IsolationPolicy, parse};
+use crate::wire::Compression;
 
 fn task(spec: &Value) -> Task {
     let id = "t".parse().expect("an id");
@@ -29,6 +30,7 @@ fn runner() -> RunnerPolicy {
         grace: Duration::from_secs(5),
         stop_signal: 15,
         max_output_bytes: 100,
+        output_compression: Compression::None,
         interpreters: Interpreters { python: "/opt/py".to_owned(), ..Interpreters::default() },
         isolation: RunnerIsolation::default(),
     }
@@ -86,6 +88,19 @@ fn of_two_limits_the_smaller_one_counts() {
     for (task, wanted) in [(50, 50), (500, 100)] {
         let spec = command(&json!({"output": {"maxBytes": task}}));
         assert_eq!(made(&spec, &runner()).output.max_bytes, wanted);
+    }
+}
+
+#[test]
+fn the_tasks_compression_beats_the_runners() {
+    let compressions = [Compression::None, Compression::Lz4];
+    for runners in compressions {
+        let runner = RunnerPolicy { output_compression: runners, ..runner() };
+        assert_eq!(made(&command(&json!({})), &runner).compression, runners);
+        for tasks in compressions {
+            let spec = command(&json!({"output": {"compression": tasks.to_string()}}));
+            assert_eq!(made(&spec, &runner).compression, tasks);
+        }
     }
 }
 

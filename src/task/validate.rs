@@ -16,8 +16,8 @@ use super::wishes;
 use super::work::{self, Work};
 use crate::task::Labels;
 use crate::wire::{
-    Admission, Backoff, LaneRecord, OnWorkerLost, Operator, Problem, Requirement, Selector, TaskId,
-    TaskSpec,
+    Admission, Backoff, LaneRecord, OnWorkerLost, Operator, OutputSpec, Problem, Requirement,
+    Selector, TaskId, TaskSpec,
 };
 
 /// The most retries, and the most lost workers, that a spec may ask for.
@@ -53,8 +53,8 @@ pub struct Task {
     pub selector: Selector,
     /// The task's own labels.
     pub labels: Labels,
-    /// Bytes of each output stream to keep. None: the runner's limit.
-    pub max_output_bytes: Option<u64>,
+    /// What it asks for concerning its output; the runner's settings count for the rest.
+    pub output: OutputSpec,
     /// What it asks for beyond its runner's isolation. None: nothing.
     pub isolation: Option<TaskIsolation>,
 }
@@ -182,7 +182,7 @@ fn check(spec: TaskSpec, id: TaskId, problems: &mut Problems) -> Option<Task> {
         },
         selector: selector.canonical(),
         labels: spec.labels,
-        max_output_bytes: spec.output.and_then(|output| output.max_bytes),
+        output: spec.output.unwrap_or_default(),
         isolation,
         work: work?,
     })

@@ -26,7 +26,7 @@ pub use control::{ControlReply, ControlRequest};
 pub use ids::{Attempt, InvalidId, LaneId, Namespace, TaskId, WorkerId};
 pub use isolation::{IsolationSpec, Network, Preset, RlimitSpec};
 pub use lane::LaneRecord;
-pub use output::{Stream, StreamTotals};
+pub use output::{Compression, Stream, StreamTotals};
 pub use policy::{Admission, Backoff, Jitter, OnWorkerLost, Restart};
 pub use presence::{RunnerPresence, WorkerPresence, WorkerState};
 pub use problem::Problem;

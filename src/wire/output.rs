@@ -1,4 +1,5 @@
-//! Output chunks: the payload is the program's raw bytes, and these headers say what they are.
+//! Output chunks: the payload is the program's raw bytes, or a compressed form of them, and these headers
+//! say what they are.
 
 use std::fmt;
 
@@ -11,6 +12,40 @@ pub const HEADER_ATTEMPT: &str = "Runlane-Attempt";
 pub const HEADER_SEQ: &str = "Runlane-Seq";
 /// Header: the place of the chunk's first byte in its stream and attempt, from 0.
 pub const HEADER_OFFSET: &str = "Runlane-Offset";
+/// Header: how the payload is compressed, see [`Compression`]. Absent: it is not.
+pub const HEADER_COMPRESSION: &str = "Runlane-Compression";
+/// Header of a compressed chunk: how many of the program's bytes it holds.
+pub const HEADER_LENGTH: &str = "Runlane-Length";
+
+/// Whether large chunks that shrink much are stored compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Compression {
+    /// Every payload is the bytes as the program wrote them.
+    #[default]
+    None,
+    /// Such a payload is an LZ4 block, without a frame around it.
+    Lz4,
+}
+
+impl Compression {
+    /// Each name on the wire, and what it stands for.
+    pub const NAMES: &[(&str, Self)] = &[("none", Self::None), ("lz4", Self::Lz4)];
+
+    /// Reads a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, compression)| *compression)
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+        })
+    }
+}
 
 /// One of a task's two output streams.
 #[derive(

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::TaskId;
 use super::isolation::IsolationSpec;
+use super::output::Compression;
 use super::policy::{Admission, Backoff, OnWorkerLost, Restart};
 use super::selector::Selector;
 
@@ -88,7 +89,7 @@ pub struct TaskSpec {
     /// Labels of the task itself, for people and programs that list tasks.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Limits of the stored output.
+    /// How much of the output is stored, and in which form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputSpec>,
     /// What the task asks for beyond its runner's isolation. None: nothing.
@@ -334,7 +335,7 @@ pub struct WasmSpec {
     pub env: Vec<EnvVar>,
 }
 
-/// Limits of the stored output.
+/// How much of the output is stored, and in which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutputSpec {
@@ -342,4 +343,8 @@ pub struct OutputSpec {
     /// last 64 KiB are kept. None: the runner's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<u64>,
+    /// Whether large chunks that shrink to a third or less are stored compressed. None: the runner's
+    /// setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
 }

@@ -127,7 +127,7 @@ pub(super) async fn run(
             tokio::join!(
                 supervised,
                 pump(stdout, stderr, settings, gone, chunk_tx, lines),
-                shared.publisher.run(id, taken.started.attempt, lease, chunks),
+                shared.publisher.run(id, (taken.started.attempt, plan.compression), lease, chunks),
             )
         });
         while_it_runs(all, hear_of_a_cancel(late_stop, lease)).await

@@ -239,7 +239,8 @@ impl TaskPlan {
         spec.grace_ms = Some(300);
         spec.max_worker_losses = shape.max_losses;
         spec.backoff = Backoff { jitter: Jitter::Full, first_ms: 100, max_ms: 1000, factor: 2.0 };
-        spec.output = shape.max_bytes.map(|max| OutputSpec { max_bytes: Some(max) });
+        spec.output =
+            shape.max_bytes.map(|max| OutputSpec { max_bytes: Some(max), ..OutputSpec::default() });
         if shape.once {
             spec.on_worker_lost = OnWorkerLost::Fail;
         }

@@ -157,6 +157,9 @@ async fn output_is_compared_and_cancel_and_submit_are_measured() {
     assert_eq!(output["output"]["byteIdentical"], true);
     assert_eq!(output["output"]["bytes"], 3_000_000);
     assert!(median(&output["output"]["linesMegabytesPerSecond"]) > 0.1);
+    let compressed = &output["output"]["compressed"];
+    assert!(median(&compressed["zerosMegabytesPerSecond"]) > 0.1);
+    assert!(median(&compressed["cpuMsPerMegabyte"]["worker"]) > 0.0);
     assert!(median(&cancel["cancel"]["deadP50Ms"]) > 0.05);
     assert!(median(&cancel["cancel"]["daemonsDeadP50Ms"]) > 0.05);
     assert!(median(&submit["submit"]["specsPerSecond"]) > 10.0);

@@ -5,6 +5,7 @@ mod bench;
 mod cgroup;
 mod cli;
 mod client;
+mod compression;
 mod config;
 mod connect;
 mod devserver;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use runlane::exec::{Ended, Exit, Launched, Process, Spawner, Stop, supervise};
 use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
+use runlane::wire::Compression;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -39,6 +40,7 @@ pub(crate) fn plan(mark: &Mark, program: Program) -> LaunchPlan {
         stop_signal: TERM,
         grace: Duration::from_secs(5),
         output: OutputLimits { max_bytes: u64::MAX },
+        compression: Compression::None,
     }
 }
 

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use runlane::task::RunnerPolicy;
+use runlane::wire::Compression;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::support::nats::TestServer;
-use crate::support::worker::Fleet;
+use crate::support::worker::{Fleet, settings_with};
 
-/// The client library's version; a new one is tried on purpose, not by chance.
-const NATS_PY: &str = "nats-py==2.16.0";
+/// What the example needs; new versions are tried on purpose, not by chance.
+const PACKAGES: [&str; 2] = ["nats-py==2.16.0", "lz4==4.4.5"];
 /// How long pip may take on a slow line.
 const INSTALL_TIME: Duration = Duration::from_secs(180);
 /// How long a client may take.
@@ -23,11 +25,11 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
 
-/// Installs nats-py once into the target directory, with the machine's own pip.
+/// Installs the packages once into the target directory, with the machine's own pip.
 async fn python_path() -> PathBuf {
     static INSTALLED: OnceCell<PathBuf> = OnceCell::const_new();
     let installed = INSTALLED.get_or_init(|| async {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(NATS_PY);
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(PACKAGES.join("+"));
         if dir.join("nats").is_dir() {
             return dir;
         }
@@ -35,9 +37,9 @@ async fn python_path() -> PathBuf {
         let work = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temp dir");
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
-        pip.arg(work.path().join("new")).arg(NATS_PY);
+        pip.arg(work.path().join("new")).args(PACKAGES);
         let output = finished(&mut pip, INSTALL_TIME).await;
-        assert!(output.status.success(), "pip can't install {NATS_PY}: {output:?}");
+        assert!(output.status.success(), "pip can't install {PACKAGES:?}: {output:?}");
         // It fails if somebody else was faster; then theirs is complete.
         std::fs::rename(work.path().join("new"), &dir).ok();
         assert!(dir.join("nats").is_dir(), "{} is complete", dir.display());
@@ -102,6 +104,20 @@ async fn the_python_client_gets_every_byte() {
     let output = client(&server, &[], &["sh", "-c", &script]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written = std::fs::read(copy).expect("the task wrote it");
+    assert!(output.stdout == written, "{} bytes of {}", output.stdout.len(), written.len());
+}
+
+#[tokio::test]
+async fn the_python_client_reads_compressed_output() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let policy = RunnerPolicy { output_compression: Compression::Lz4, ..RunnerPolicy::default() };
+    let _worker = fleet.worker_with(&server, settings_with("w1", 2, policy)).await;
+    let script = "yes 'a line' | head -c 3000000; head -c 1000000 /dev/zero";
+    let output = client(&server, &[], &["sh", "-c", script]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = b"a line\n".iter().copied().cycle().take(3_000_000);
+    let written: Vec<u8> = lines.chain(std::iter::repeat_n(0, 1_000_000)).collect();
     assert!(output.stdout == written, "{} bytes of {}", output.stdout.len(), written.len());
 }
 

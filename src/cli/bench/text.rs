@@ -157,6 +157,18 @@ fn output(report: &Report, lines: &mut Vec<Line>) {
     lines.push(numbered.ratio(&output.lines_of_limit, " of the pipe"));
     lines.push(line("  CPU time of each MB", &output.cpu_ms_per_megabyte.total, " ms"));
     parts(&output.cpu_ms_per_megabyte, lines);
+    let compressed = &output.compressed;
+    let zeros =
+        line("the same zeros, compressed (lz4)", &compressed.zeros_megabytes_per_second, " MB/s");
+    lines.push(zeros.ratio(&compressed.zeros_of_limit, " of the pipe"));
+    let numbered = line(
+        "  such lines, which shrink too little",
+        &compressed.lines_megabytes_per_second,
+        " MB/s",
+    );
+    lines.push(numbered.ratio(&compressed.lines_of_limit, " of the pipe"));
+    lines.push(line("  CPU time of each MB", &compressed.cpu_ms_per_megabyte.total, " ms"));
+    parts(&compressed.cpu_ms_per_megabyte, lines);
     lines.push(line("  pipe in the same minute", &output.limit_pipe_megabytes_per_second, " MB/s"));
 }
 

@@ -11,9 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::join::{OutputChunk, Piece};
-use crate::nats::{Bus, BusError, Headers, Subscription};
-use crate::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
-use crate::wire::{Attempt, Subjects, TaskId};
+use crate::nats::{Bus, BusError, Headers, Subscription, read_chunk};
+use crate::wire::{Subjects, TaskId};
 
 /// Bytes of chunks that wait for the reader: also those that come while a record is read, whose answer
 /// stands behind all output that is on its way to this connection.
@@ -143,18 +142,16 @@ async fn pump_records(mut subscription: Subscription, feed: Feed) {
     }
 }
 
-/// Reads what a chunk's headers say. A message without them is no worker's and is passed over.
+/// Reads a chunk. A message that is none is passed over; one that can't be read shows as a hole in the end.
 pub(super) fn piece(
     subjects: &Subjects,
     subject: &str,
     headers: &Headers,
-    data: bytes::Bytes,
+    payload: bytes::Bytes,
 ) -> Option<Piece> {
-    let (_, stream) = subjects.parse_output(subject)?;
-    let attempt = Attempt(u32::try_from(headers.number(HEADER_ATTEMPT)?).ok()?);
-    let seq = headers.number(HEADER_SEQ)?;
-    let offset = headers.number(HEADER_OFFSET)?;
-    Some(Piece { attempt, seq, chunk: OutputChunk { attempt, stream, offset, data } })
+    let (attempt, chunk) = read_chunk(subjects, subject, headers, payload)?;
+    let (stream, offset, data) = (chunk.stream, chunk.offset, chunk.data);
+    Some(Piece { attempt, seq: chunk.seq, chunk: OutputChunk { attempt, stream, offset, data } })
 }
 
 #[cfg(test)]
@@ -162,7 +159,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::wire::Stream;
+    use crate::wire::{Attempt, Stream};
 
     fn chunk(seq: u64, len: usize) -> Piece {
         let attempt = Attempt::FIRST;

@@ -198,12 +198,13 @@ pub(crate) fn spawner() -> Spawner {
 }
 
 pub(crate) fn settings(name: &str, capacity: usize) -> WorkerSettings {
-    let runner: Box<dyn Runner> = Box::new(SubprocessRunner::new(
-        "default".to_owned(),
-        BTreeMap::new(),
-        RunnerPolicy::default(),
-        None,
-    ));
+    settings_with(name, capacity, RunnerPolicy::default())
+}
+
+/// The same, with a runner of another policy.
+pub(crate) fn settings_with(name: &str, capacity: usize, policy: RunnerPolicy) -> WorkerSettings {
+    let runner: Box<dyn Runner> =
+        Box::new(SubprocessRunner::new("default".to_owned(), BTreeMap::new(), policy, None));
     WorkerSettings {
         worker: name.parse().expect("a valid name"),
         capacity: NonZeroUsize::new(capacity).expect("not zero"),

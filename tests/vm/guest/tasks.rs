@@ -7,7 +7,7 @@ use runlane::exec::{
     Ended, Exit, Launched, Process, Spawner, Stop, TaskProcess, set_stop, supervise,
 };
 use runlane::task::{LaunchPlan, OutputLimits, Program, Sandbox};
-use runlane::wire::StopReason;
+use runlane::wire::{Compression, StopReason};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ pub(crate) fn sh(script: &str) -> LaunchPlan {
         stop_signal: TERM,
         grace: GRACE,
         output: OutputLimits { max_bytes: u64::MAX },
+        compression: Compression::None,
     }
 }
 
