@@ -22,6 +22,7 @@ use super::worker::{WorkerCommand, WorkerProcess};
 use super::{BenchError, Facts, Machine};
 use crate::client::Client;
 use crate::devserver::{DevServer, DevServerOptions};
+use crate::exec::THIS_PROGRAM;
 use crate::nats::settings::ServerUrl;
 use crate::nats::{Bus, ConnectSettings, connect, topology};
 use crate::wire::{Namespace, Subjects, TaskId, WorkerId};
@@ -115,7 +116,8 @@ impl Site {
     pub async fn open(&mut self) -> Result<(), BenchError> {
         let (settings, namespace) = match self.options.place.clone() {
             Place::Private { nats_server } => {
-                let options = DevServerOptions::new(nats_server, self.dir.path().join("nats"));
+                let mut options = DevServerOptions::new(nats_server, self.dir.path().join("nats"));
+                options.guard = Some(THIS_PROGRAM.into());
                 let server = DevServer::start(options).await?;
                 let servers = vec![ServerUrl::new(server.url())];
                 self.server = Some(server);

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::BenchError;
 use super::proc::{children_named, is_alive};
-use crate::devserver::LastLines;
+use crate::devserver::{Guard, LastLines};
+use crate::exec::THIS_PROGRAM;
 use crate::wire::WorkerId;
 
 /// The name that a spawner gives itself.
@@ -41,6 +42,8 @@ pub(super) struct WorkerProcess {
     pub(super) pid: u32,
     child: Child,
     log: PathBuf,
+    /// Ends it if this program is killed.
+    _guard: Guard,
 }
 
 impl WorkerProcess {
@@ -67,7 +70,8 @@ impl WorkerProcess {
         let child = process.process_group(0).kill_on_drop(true).spawn();
         let child = child.map_err(BenchError::Spawn)?;
         let pid = child.id().expect("a child that was not waited for has an id");
-        Ok(Self { name, pid, child, log })
+        let guard = Guard::over(Path::new(THIS_PROGRAM), &child).map_err(BenchError::Spawn)?;
+        Ok(Self { name, pid, child, log, _guard: guard })
     }
 
     /// Its spawner, once it has one.

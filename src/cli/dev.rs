@@ -12,6 +12,7 @@ use super::run::Stops;
 use super::{say, worker};
 use crate::config::{Config, Secret};
 use crate::devserver::{DevServer, DevServerOptions, FindOptions, find};
+use crate::exec::THIS_PROGRAM;
 
 /// The port that clients use if nobody says otherwise.
 const DEFAULT_PORT: u16 = 4222;
@@ -94,6 +95,7 @@ async fn start_server(args: &DevArgs) -> Result<DevServer, Failure> {
     };
     let mut options = DevServerOptions::new(found.path, dir);
     options.port = (args.port != 0).then_some(args.port);
+    options.guard = Some(THIS_PROGRAM.into());
     DevServer::start(options).await.map_err(|error| {
         let failure = Failure::of(UNAVAILABLE, &error);
         let hint = "is another server on this port? --port and --dir choose others";

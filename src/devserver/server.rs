@@ -2,9 +2,9 @@
 //!
 //! The server is in its own process group: Ctrl-C in the terminal reaches only us, and we drain
 //! before we stop it. [`DevServer::stop`] ends it cleanly and a dropped [`DevServer`] kills it. If
-//! we are killed with SIGKILL it lives on (a parent-death signal would follow the *thread* that
-//! spawned it), and holds the directory's lock: its stdin is the lock file. So the next start on the
-//! same directory can't corrupt the store, and its error names the process.
+//! we are killed with SIGKILL its [`Guard`] ends it, if it has one. While it lives on it holds the directory's
+//! lock: its stdin is the lock file. So the next start on the same directory can't corrupt the store, and its
+//! error names the process.
 //!
 //! It shares the machine with a worker and its tasks, and runs on half of the cores at a time, unless its
 //! environment says otherwise.
@@ -21,6 +21,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Guard;
 
 /// Default payload limit, in bytes: a 2 MiB script in base64 fits.
 pub const DEFAULT_MAX_PAYLOAD: usize = 8 * 1024 * 1024;
@@ -50,6 +52,8 @@ pub struct DevServerOptions {
     pub jetstream: bool,
     /// More lines of nats-server configuration, for example `authorization { … }`.
     pub extra_config: String,
+    /// The `runlane` program, to guard the server. None: it lives on if this process is killed.
+    pub guard: Option<PathBuf>,
 }
 
 impl DevServerOptions {
@@ -62,6 +66,7 @@ impl DevServerOptions {
             max_payload: DEFAULT_MAX_PAYLOAD,
             jetstream: true,
             extra_config: String::new(),
+            guard: None,
         }
     }
 }
@@ -125,6 +130,8 @@ pub struct DevServer {
     port: u16,
     pid: u32,
     child: Child,
+    /// Last, so that it finds the process dead when this is dropped.
+    _guard: Option<Guard>,
 }
 
 impl DevServer {
@@ -132,7 +139,12 @@ impl DevServer {
     pub async fn start(options: DevServerOptions) -> Result<Self, DevServerError> {
         let lock = prepare(&options)?;
         let (child, pid) = spawn(&options, lock)?;
-        let mut server = Self { port: options.port.unwrap_or(0), pid, child, options };
+        let guard = options.guard.as_ref().map(|program| {
+            let failed = |source| DevServerError::Spawn { binary: program.clone(), source };
+            Guard::over(program, &child).map_err(failed)
+        });
+        let port = options.port.unwrap_or(0);
+        let mut server = Self { port, pid, child, options, _guard: guard.transpose()? };
         server.port = server.ready().await?;
         tracing::debug!(pid, port = server.port, "nats-server is ready");
         Ok(server)

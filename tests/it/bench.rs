@@ -203,12 +203,16 @@ async fn curves_have_every_size_and_a_picture() {
     }
 }
 
+/// What a process calls itself.
+fn name(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()
+}
+
 /// Starts a bench that takes long, and waits until its worker and its tasks run. Returns the processes
 /// that are its.
 async fn busy(command: &mut Command) -> (Child, Vec<i32>) {
     let child = command.spawn().expect("it runs");
     let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
-    let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let is_spawner = |pid: &i32| name(*pid) == "runlane-spawner\n";
     let of_worker = || children(pid).into_iter().find(|it| children(*it).iter().any(is_spawner));
     let start = Instant::now();
@@ -247,14 +251,23 @@ async fn an_interrupted_bench_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_killed_bench_leaves_no_process() {
+    let dir = directory();
+    let args = ["throughput", "--rounds", "1000", "--quick"];
+    let (mut child, processes) = busy(&mut bench(dir.path(), &args).await).await;
+    let guards = processes.iter().filter(|pid| name(**pid) == "runlane-guard\n").count();
+    assert_eq!(guards, 2, "the server's and the worker's: {processes:?}");
+    // SIGKILL.
+    child.kill().await.expect("it runs");
+    until("its processes are gone", || !processes.iter().any(|pid| is_alive(*pid))).await;
+}
+
+#[tokio::test]
 async fn a_bench_whose_server_dies_says_so_at_once_and_leaves_nothing() {
     let dir = directory();
     let args = ["throughput", "--rounds", "1000", "--quick"];
     let (child, processes) = busy(&mut bench(dir.path(), &args).await).await;
-    let is_server = |pid: &&i32| {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("nats-server")
-    };
+    let is_server = |pid: &&i32| name(**pid).starts_with("nats-server");
     let server = processes.iter().find(is_server).expect("it has a server");
     kill(Pid::from_raw(*server), Signal::SIGKILL).expect("it runs");
     // Sooner than the time after which missing outcomes are an error: half a minute.

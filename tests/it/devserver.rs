@@ -1,12 +1,19 @@
 //! The dev server: a real nats-server, found or fetched, started, restarted, stopped.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runlane::devserver::{DevServer, DevServerError, DevServerOptions, Fetch, FindOptions, find};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::support::nats::{TestServer, binary, is_alive};
+use crate::support::proc::{self, DEADLINE, children, until};
 
 async fn stream_with_one_message(server: &TestServer) {
     let jetstream = server.jetstream().await;
@@ -137,4 +144,44 @@ async fn two_fetches_at_once_leave_one_whole_binary() {
     let cached = find(&refused).await.expect("from the cache");
     assert_eq!(cached.path, first.path);
     assert!(Path::new(&cached.path).starts_with(cache.path()));
+}
+
+/// `runlane dev` on a free port, ready to be used; returns it with the server's URL.
+async fn dev(dir: &Path) -> (Child, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runlane"));
+    let path = std::env::var_os("PATH").expect("the tests have a PATH");
+    command.env_clear().env("PATH", path).env("HOME", dir);
+    command.env("RUNLANE_NATS_SERVER", binary().await);
+    command.args(["dev", "--port", "0", "--isolation", "none", "--dir"]).arg(dir.join("server"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().expect("it runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    timeout(DEADLINE, stdout.read_line(&mut line)).await.expect("in time").expect("readable");
+    let url = line.split_whitespace().find(|word| word.starts_with("nats://"));
+    let url = url.unwrap_or_else(|| panic!("{line:?} names its address")).trim_end_matches(',');
+    (child, url.to_owned())
+}
+
+async fn echo(url: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runlane"));
+    command.args(["run", "--quiet", "--server", url, "--", "echo", "hi"]).stdin(Stdio::null());
+    let output = timeout(DEADLINE, command.output()).await.expect("in time").expect("it runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn runlane_dev_runs_tasks_and_leaves_no_process_however_it_ends() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut child, url) = dev(dir.path()).await;
+        assert_eq!(echo(&url).await, "hi\n");
+        let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
+        let processes = children(pid);
+        assert!(processes.len() >= 3, "server, guard and spawner: {processes:?}");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+        let status = timeout(DEADLINE, child.wait()).await.expect("in time").expect("it ends");
+        assert_eq!(status.code(), (signal == Signal::SIGTERM).then_some(0));
+        until("its processes are gone", || !processes.iter().any(|pid| proc::is_alive(*pid))).await;
+    }
 }

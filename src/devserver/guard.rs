@@ -1,0 +1,82 @@
+//! `runlane __guard`: ends a process whose starter is gone, so that a `kill -9` of that leaves nothing.
+//!
+//! ```text
+//!   starter ──pipe──► guard ──pidfd──► nats-server
+//!
+//!   the pipe ends (the starter is dead, however) ─► SIGTERM ─► 15 s ─► SIGKILL
+//!   the process ends                             ─► so does the guard
+//! ```
+//!
+//! Not a parent-death signal: that follows the *thread* that started the process. The process is known by a
+//! descriptor, never by a number that may come again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::{Child, Command};
+
+/// The first argument that makes this program a guard.
+const GUARD_ARGUMENT: &str = "__guard";
+/// Time for a clean stop before SIGKILL.
+const STOP_TIME: Duration = Duration::from_secs(15);
+
+/// Watches over a process as long as it is held; dropping it asks that process to end.
+#[derive(Debug)]
+pub struct Guard {
+    /// Its standard input is the pipe.
+    _guard: Child,
+}
+
+impl Guard {
+    /// Has `program`, which is this one, watch over a child that was not waited for yet.
+    ///
+    /// # Errors
+    /// The guard can't be started, or the child was waited for.
+    pub fn over(program: &Path, child: &Child) -> io::Result<Self> {
+        // Until it is waited for, its number is nobody else's.
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pidfd = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
+        let mut guard = Command::new(program);
+        guard.arg(GUARD_ARGUMENT).stdin(Stdio::piped()).stdout(pidfd);
+        // Ctrl-C in the terminal is the starter's matter.
+        let guard = guard.stderr(Stdio::null()).process_group(0).spawn()?;
+        Ok(Self { _guard: guard })
+    }
+}
+
+/// Runs a guard, if this process was started as one, and returns its exit code at its end.
+///
+/// To be called in `main` before arguments are parsed, a runtime exists or a thread starts.
+pub fn maybe_run() -> Option<ExitCode> {
+    if std::env::args().nth(1)? != GUARD_ARGUMENT {
+        return None;
+    }
+    nix::sys::prctl::set_name(c"runlane-guard").ok();
+    Some(match watch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+fn watch() -> io::Result<()> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let (starter, process) = (stdin.as_fd(), stdout.as_fd());
+    let mut ends =
+        [PollFd::new(process, PollFlags::POLLIN), PollFd::new(starter, PollFlags::POLLIN)];
+    poll(&mut ends, PollTimeout::NONE)?;
+    for signal in [Signal::TERM, Signal::KILL] {
+        // A process that has ended can be read.
+        if ends[0].any().unwrap_or(false) {
+            break;
+        }
+        // It may have ended just now.
+        pidfd_send_signal(process, signal).ok();
+        poll(&mut ends[..1], PollTimeout::try_from(STOP_TIME).unwrap_or(PollTimeout::MAX))?;
+    }
+    Ok(())
+}
