@@ -188,9 +188,15 @@ pub(super) fn why_waiting(report: &LaneReport) -> String {
 fn why_unavailable(UnavailableWorker { worker, state }: &UnavailableWorker) -> String {
     let why = match state {
         WorkerState::Resting => " because its host could not start tasks",
-        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining => "",
+        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining | WorkerState::Unknown => {
+            ""
+        }
     };
-    format!("{worker} is {}{why}", state.as_str())
+    let state = match state {
+        WorkerState::Unknown => "in a state that this version doesn't know",
+        known => known.as_str(),
+    };
+    format!("{worker} is {state}{why}")
 }
 
 /// Ctrl-C and SIGTERM.

@@ -56,6 +56,10 @@ pub enum WorkerState {
     Resting,
     /// It takes no new tasks and ends when those it has have ended.
     Draining,
+    /// A state of a newer version, which this one takes for one without new tasks. Never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 impl WorkerState {
@@ -66,6 +70,7 @@ impl WorkerState {
             Self::Paused => "paused",
             Self::Resting => "resting",
             Self::Draining => "draining",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -83,4 +88,21 @@ pub struct RunnerPresence {
     /// The preset of its isolation; single settings of its configuration may differ from it.
     #[serde(default)]
     pub isolation: Preset,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_newer_version_hides_no_worker() {
+        let read = |state: &str| serde_json::from_value::<WorkerState>(state.into());
+        assert_eq!(read("dreaming").expect("any name"), WorkerState::Unknown);
+        for state in
+            [WorkerState::Ready, WorkerState::Paused, WorkerState::Resting, WorkerState::Draining]
+        {
+            assert_eq!(read(state.as_str()).expect("its name"), state);
+            assert_eq!(serde_json::to_value(state).expect("a name"), state.as_str());
+        }
+    }
 }

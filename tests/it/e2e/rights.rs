@@ -131,6 +131,25 @@ async fn what_is_denied_is_said_at_once_and_by_name() {
 }
 
 #[tokio::test]
+async fn a_worker_that_may_not_take_tasks_leaves_the_queue_as_it_is() {
+    let of_worker = "\"runlane.task.*.status\", \"runlane.task.*.outcome\", \"runlane.spec.*\"";
+    let users = USERS.replace(of_worker, "\"runlane.spec.*\"");
+    assert_ne!(users, USERS);
+    let site = Site::with_users(&users).await;
+    let worker = site.plain_worker().await;
+    for id in ["a", "b", "c"] {
+        site.ok_by("submitter", &["submit", "--id", id, "--", "true"]).await;
+    }
+    worker.logged("could not be taken").await;
+    assert!(worker.log().contains("doesn't allow"), "{}", worker.log());
+    // Each try has a place for itself while it waits, so there are no more of them.
+    tokio::time::sleep(AT_ONCE).await;
+    let tries = worker.log().matches("could not be taken").count();
+    assert!(tries <= 4, "{tries} tries in some seconds:\n{}", worker.log());
+    assert!(site.ok_by("submitter", &["status", "c"]).await.contains("pending"));
+}
+
+#[tokio::test]
 async fn who_may_not_end_tasks_can_still_cancel_them() {
     let users = USERS.replace(
         "\"runlane.task.*.status\", \"runlane.task.*.outcome\"\n        \"$JS.API.STREAM.PURGE",
