@@ -246,6 +246,11 @@ impl<'a> Check<'a> {
     }
 }
 
+fn spec(pattern: &Pattern, (compression, selector): (Compression, Option<&Selector>)) -> TaskSpec {
+    let output = OutputSpec { compression: Some(compression), ..OutputSpec::default() };
+    TaskSpec { runner_selector: selector.cloned(), output: Some(output), ..pattern.task() }
+}
+
 /// Runs a task and follows it; returns 10^6 bytes per second.
 #[allow(clippy::cast_precision_loss)]
 async fn follow(
@@ -253,9 +258,7 @@ async fn follow(
     pattern: &Pattern,
     (compression, selector): (Compression, Option<&Selector>),
 ) -> Result<f64, BenchError> {
-    let mut spec = pattern.task();
-    spec.runner_selector = selector.cloned();
-    spec.output = Some(OutputSpec { compression: Some(compression), ..OutputSpec::default() });
+    let spec = spec(pattern, (compression, selector));
     let start = Instant::now();
     let (submission, follow) = site.client().submitter().submit_and_follow(spec).await?;
     let (time, outcome) = read(follow, pattern, start).await?;
@@ -302,6 +305,14 @@ mod tests {
         match result {
             Err(BenchError::Output { offset, wrong }) => (offset, wrong),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_task_asks_for_the_compression_that_is_measured() {
+        for compression in [Compression::None, Compression::Lz4] {
+            let spec = spec(&Pattern::Zeros(1), (compression, None));
+            assert_eq!(spec.output.and_then(|output| output.compression), Some(compression));
         }
     }
 

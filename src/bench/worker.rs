@@ -43,7 +43,7 @@ pub(super) struct WorkerProcess {
     child: Child,
     log: PathBuf,
     /// Ends it if this program is killed.
-    _guard: Guard,
+    _guard: Option<Guard>,
 }
 
 impl WorkerProcess {
@@ -70,7 +70,7 @@ impl WorkerProcess {
         let child = process.process_group(0).kill_on_drop(true).spawn();
         let child = child.map_err(BenchError::Spawn)?;
         let pid = child.id().expect("a child that was not waited for has an id");
-        let guard = Guard::over(Path::new(THIS_PROGRAM), &child).map_err(BenchError::Spawn)?;
+        let guard = Guard::over(Path::new(THIS_PROGRAM), &child);
         Ok(Self { name, pid, child, log, _guard: guard })
     }
 

@@ -122,20 +122,20 @@ async fn work(
 ) -> Result<u8, Failure> {
     let name = worker::name(config);
     let (connected, bus) = open(config, &format!("runlane dev {name}")).await?;
-    if !global.quiet {
-        let url = server.url();
-        let flag = if asked_port == DEFAULT_PORT { String::new() } else { format!("-s {url} ") };
-        say::line(format!(
-            "nats-server {} at {url}, worker {name} with {} places\n\nIn another terminal:\n  \
-             runlane {flag}run -- echo hello\n  runlane {flag}ls\n\nCtrl-C ends both.",
-            connected.version, config.worker.capacity
-        ))?;
-    }
+    let url = server.url();
+    let flag = if asked_port == DEFAULT_PORT { String::new() } else { format!("-s {url} ") };
+    let welcome = format!(
+        "nats-server {} at {url}, worker {name} with {} places\n\nIn another terminal:\n  \
+         runlane {flag}run -- echo hello\n  runlane {flag}ls\n\nCtrl-C ends both.",
+        connected.version, config.worker.capacity
+    );
+    // Once the worker has made the streams: who reads it may be a script that goes on at once.
+    let tell = || if global.quiet { Ok(()) } else { say::line(welcome) };
     let log = server.log_file().display().to_string();
     // Cancel safe: if the server is gone, dropping the worker kills its tasks; they run again when both
     // are back.
     let served = tokio::select! {
-        served = worker::serve(config, name, isolation, &connected, bus, stops) => served,
+        served = worker::serve(config, (name, isolation), &connected, bus, stops, tell) => served,
         ended = server.ended() => {
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             let message = format!("nats-server ended by itself ({how}); its log is {log}");

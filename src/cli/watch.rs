@@ -166,6 +166,7 @@ fn reason(reason: GapReason) -> &'static str {
     match reason {
         GapReason::Omitted => "omitted",
         GapReason::Missing => "missing",
+        GapReason::Unreadable => "unreadable",
     }
 }
 
@@ -173,6 +174,9 @@ fn gap_text(gap: &Gap) -> String {
     let why = match gap.reason {
         GapReason::Omitted => "left out by the task's output cap",
         GapReason::Missing => "missing: not stored, or past the output's age or size limit",
+        GapReason::Unreadable => {
+            "stored in a form that this version can't read; a newer one may be able to"
+        }
     };
     let Gap { attempt, stream, offset, bytes, .. } = gap;
     format!("{bytes} bytes of {stream} from offset {offset} (attempt {attempt}) are {why}")

@@ -76,7 +76,8 @@ pub(super) async fn run(global: &GlobalArgs, args: WorkerArgs) -> Result<u8, Fai
     let isolation = isolation::fit(&config, args.config.as_deref())?;
     let name = name(&config);
     let (connected, bus) = open(&config, &format!("runlane worker {name}")).await?;
-    serve(&config, name, isolation, &connected, bus, Stops::listen()?).await
+    let stops = Stops::listen()?;
+    serve(&config, (name, isolation), &connected, bus, stops, || Ok(())).await
 }
 
 /// Loads a file, under flags and variables.
@@ -128,14 +129,14 @@ pub(super) fn name(config: &Config) -> WorkerId {
     format!("{host}-{end}").parse().expect("letters, digits, - and _, at most 71 of them")
 }
 
-/// Runs a worker until it has ended after a signal.
+/// Runs a worker until it has ended after a signal. `tell` says that tasks can be submitted.
 pub(super) async fn serve(
     config: &Config,
-    name: WorkerId,
-    isolation: Fitted,
+    (name, isolation): (WorkerId, Fitted),
     connected: &Connected,
     bus: Bus,
     mut stops: Stops,
+    tell: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<u8, Failure> {
     isolation.log(config);
     let spawner = Spawner::of_this_program().with_open_files(open_files(config)?);
@@ -146,6 +147,7 @@ pub(super) async fn serve(
     let link = connected.link.clone();
     let started = Worker::start(bus, link, spawner, worker_settings).await;
     let mut worker = started.map_err(worker_failure)?;
+    tell()?;
     let mut urgency = Drain::No;
     let mut tick = interval(READINESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -33,11 +33,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Has `program`, which is this one, watch over a child that was not waited for yet.
-    ///
-    /// # Errors
-    /// The guard can't be started, or the child was waited for.
-    pub fn over(program: &Path, child: &Child) -> io::Result<Self> {
+    /// Has `program`, which is `runlane`, watch over a child that was not waited for yet. `None`, and a warning
+    /// in the log: it can't, for example because a sandbox allows no pidfd; then a `kill -9` leaves the child.
+    pub fn over(program: &Path, child: &Child) -> Option<Self> {
+        Self::start(program, child)
+            .inspect_err(|error| tracing::warn!(%error, "a process has no guard; it outlives a kill -9 of this one"))
+            .ok()
+    }
+
+    fn start(program: &Path, child: &Child) -> io::Result<Self> {
         // Until it is waited for, its number is nobody else's.
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pidfd = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;

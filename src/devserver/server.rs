@@ -36,6 +36,8 @@ const CORES: &str = "GOMAXPROCS";
 const START_TIME: Duration = Duration::from_secs(30);
 /// Time for a clean stop before SIGKILL.
 const STOP_TIME: Duration = Duration::from_secs(15);
+/// For how long a directory that is in use is waited for: a guard may be ending the server of a killed one.
+const LOCK_TIME: Duration = Duration::from_secs(2);
 
 /// How to run the server.
 #[derive(Debug, Clone)]
@@ -137,14 +139,11 @@ pub struct DevServer {
 impl DevServer {
     /// Starts a server and waits until it answers. Errors: see [`DevServerError`].
     pub async fn start(options: DevServerOptions) -> Result<Self, DevServerError> {
-        let lock = prepare(&options)?;
+        let lock = prepare(&options).await?;
         let (child, pid) = spawn(&options, lock)?;
-        let guard = options.guard.as_ref().map(|program| {
-            let failed = |source| DevServerError::Spawn { binary: program.clone(), source };
-            Guard::over(program, &child).map_err(failed)
-        });
+        let guard = options.guard.as_ref().and_then(|program| Guard::over(program, &child));
         let port = options.port.unwrap_or(0);
-        let mut server = Self { port, pid, child, options, _guard: guard.transpose()? };
+        let mut server = Self { port, pid, child, options, _guard: guard };
         server.port = server.ready().await?;
         tracing::debug!(pid, port = server.port, "nats-server is ready");
         Ok(server)
@@ -260,7 +259,7 @@ impl LastLines {
 }
 
 /// Makes the directory, takes its lock, and writes the configuration.
-fn prepare(options: &DevServerOptions) -> Result<File, DevServerError> {
+async fn prepare(options: &DevServerOptions) -> Result<File, DevServerError> {
     let dir = &options.dir;
     let failed = |source| DevServerError::Dir { dir: dir.clone(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
@@ -271,16 +270,22 @@ fn prepare(options: &DevServerOptions) -> Result<File, DevServerError> {
         .write(true)
         .open(dir.join("lock"))
         .map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let pid = std::fs::read_to_string(pid_file(dir)).ok();
-            return Err(DevServerError::InUse {
-                dir: dir.clone(),
-                pid: pid.and_then(|pid| pid.trim().parse().ok()),
-            });
+    let deadline = Instant::now() + LOCK_TIME;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let pid = std::fs::read_to_string(pid_file(dir)).ok();
+                return Err(DevServerError::InUse {
+                    dir: dir.clone(),
+                    pid: pid.and_then(|pid| pid.trim().parse().ok()),
+                });
+            }
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
         }
-        Err(std::fs::TryLockError::Error(source)) => return Err(failed(source)),
     }
     // The lock is ours, so a ports file here is a dead server's, and its id may come again.
     for stale in ports_files(dir) {

@@ -37,44 +37,81 @@ impl ChunkMessage {
     }
 }
 
-/// Reads a chunk and what its headers say. `None`: it has none of them, and so is no worker's; or the bytes
-/// can't be had, which the log is told.
-pub fn read_chunk(
-    subjects: &Subjects,
-    subject: &str,
-    headers: &Headers,
+/// A chunk as it was published: its bytes may be compressed still.
+#[derive(Debug, Clone)]
+pub struct PublishedChunk {
+    /// The attempt that wrote it.
+    pub attempt: Attempt,
+    /// The stream it belongs to.
+    pub stream: Stream,
+    /// Its number in the attempt, over both streams.
+    pub seq: u64,
+    /// The place of its first byte in its stream.
+    pub offset: u64,
+    /// How many of the program's bytes it holds, as it says.
+    pub len: u64,
+    form: Form,
     payload: Bytes,
-) -> Option<(Attempt, Chunk)> {
-    let (_, stream) = subjects.parse_output(subject)?;
-    let attempt = Attempt(u32::try_from(headers.number(HEADER_ATTEMPT)?).ok()?);
-    let seq = headers.number(HEADER_SEQ)?;
-    let offset = headers.number(HEADER_OFFSET)?;
-    let data = plain(headers, payload)
-        .inspect_err(|error| tracing::warn!(subject, seq, %error, "cannot read a chunk of output"))
-        .ok()?;
-    Some((attempt, Chunk { stream, seq, offset, data }))
+}
+
+/// What a payload is.
+#[derive(Debug, Clone)]
+enum Form {
+    Plain,
+    Lz4,
+    /// A newer version's.
+    Unknown(String),
 }
 
 /// Why the bytes of a chunk can't be had.
 #[derive(Debug, thiserror::Error)]
-enum ChunkError {
+pub enum ChunkError {
+    /// It was compressed by a newer version.
     #[error("its compression {0:?} is not known to this version")]
     Compression(String),
-    #[error("it has no valid header {HEADER_LENGTH}")]
-    NoLength,
+    /// It isn't what it says.
     #[error(transparent)]
     Block(#[from] DecompressError),
 }
 
-/// The bytes as the program wrote them.
-fn plain(headers: &Headers, payload: Bytes) -> Result<Bytes, ChunkError> {
-    let Some(name) = headers.get(HEADER_COMPRESSION) else { return Ok(payload) };
-    match Compression::from_name(name) {
-        None => Err(ChunkError::Compression(name.to_owned())),
-        Some(Compression::None) => Ok(payload),
-        Some(Compression::Lz4) => {
-            let length = headers.number(HEADER_LENGTH).and_then(|length| length.try_into().ok());
-            Ok(decompress(&payload, length.ok_or(ChunkError::NoLength)?)?)
+impl PublishedChunk {
+    /// Reads what the headers say. `None`: they aren't those of a chunk, so no worker wrote it.
+    pub fn read(
+        subjects: &Subjects,
+        subject: &str,
+        headers: &Headers,
+        payload: Bytes,
+    ) -> Option<Self> {
+        let (_, stream) = subjects.parse_output(subject)?;
+        let attempt = Attempt(u32::try_from(headers.number(HEADER_ATTEMPT)?).ok()?);
+        let (seq, offset) = (headers.number(HEADER_SEQ)?, headers.number(HEADER_OFFSET)?);
+        let form = match headers.get(HEADER_COMPRESSION) {
+            None => Form::Plain,
+            Some(name) => match Compression::from_name(name) {
+                Some(Compression::None) => Form::Plain,
+                Some(Compression::Lz4) => Form::Lz4,
+                None => Form::Unknown(name.to_owned()),
+            },
+        };
+        let len = match form {
+            Form::Plain => payload.len() as u64,
+            Form::Lz4 | Form::Unknown(_) => headers.number(HEADER_LENGTH)?,
+        };
+        Some(Self { attempt, stream, seq, offset, len, form, payload })
+    }
+
+    /// Returns the bytes as the program wrote them.
+    ///
+    /// # Errors
+    /// This version can't read them.
+    pub fn data(&self) -> Result<Bytes, ChunkError> {
+        match &self.form {
+            Form::Plain => Ok(self.payload.clone()),
+            Form::Lz4 => {
+                let length = usize::try_from(self.len).unwrap_or(usize::MAX);
+                Ok(decompress(&self.payload, length)?)
+            }
+            Form::Unknown(name) => Err(ChunkError::Compression(name.clone())),
         }
     }
 }
@@ -91,8 +128,8 @@ mod tests {
         ChunkMessage::new(Attempt(2), chunk, &mut Compressor::new(Compression::Lz4))
     }
 
-    fn read(headers: &Headers, payload: Bytes) -> Option<(Attempt, Chunk)> {
-        read_chunk(&Subjects::default(), SUBJECT, headers, payload)
+    fn read(headers: &Headers, payload: Bytes) -> Option<PublishedChunk> {
+        PublishedChunk::read(&Subjects::default(), SUBJECT, headers, payload)
     }
 
     #[test]
@@ -102,23 +139,30 @@ mod tests {
             assert_eq!(message.headers.get(HEADER_COMPRESSION).is_some(), compressed);
             assert_eq!(message.payload.len() < data.len(), compressed);
             assert_eq!((message.stream, message.len), (Stream::Stderr, data.len()));
-            let (attempt, chunk) = read(&message.headers, message.payload).expect("a chunk");
-            assert_eq!((attempt, chunk.seq, chunk.offset), (Attempt(2), 7, 70));
-            assert!(chunk.stream == Stream::Stderr && chunk.data == data);
+            let chunk = read(&message.headers, message.payload).expect("a chunk");
+            assert_eq!((chunk.attempt, chunk.seq, chunk.offset), (Attempt(2), 7, 70));
+            assert_eq!((chunk.stream, chunk.len), (Stream::Stderr, data.len() as u64));
+            assert!(chunk.data().expect("readable") == data);
         }
     }
 
     #[test]
-    fn what_can_not_be_read_is_no_chunk() {
+    fn what_can_not_be_read_has_its_place_all_the_same() {
         let plain = message(vec![1, 2, 3]);
         assert!(read(&Headers::default(), plain.payload.clone()).is_none(), "no headers");
-        for (compression, length) in [("zstd", "3"), ("lz4", "three"), ("lz4", "3")] {
+        let with = |compression: &str, length: &str| {
             let headers = plain.headers.clone();
             let headers = headers.with(HEADER_COMPRESSION, compression).with(HEADER_LENGTH, length);
-            assert!(read(&headers, plain.payload.clone()).is_none(), "{compression} {length}");
+            read(&headers, plain.payload.clone())
+        };
+        assert!(with("lz4", "three").is_none(), "no place");
+        for compression in ["zstd", "lz4"] {
+            let chunk = with(compression, "3").expect("a chunk");
+            assert_eq!((chunk.offset, chunk.len), (70, 3));
+            chunk.data().expect_err("not readable");
         }
         // A writer that says what goes without saying.
-        let headers = plain.headers.clone().with(HEADER_COMPRESSION, "none");
-        assert_eq!(read(&headers, plain.payload).expect("a chunk").1.data, vec![1, 2, 3]);
+        let chunk = with("none", "8").expect("a chunk");
+        assert_eq!((chunk.len, chunk.data().expect("readable")), (3, vec![1, 2, 3].into()));
     }
 }

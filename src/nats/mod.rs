@@ -37,7 +37,7 @@ pub mod version;
 pub use bus::{Bus, Cas, Subscription};
 pub use cancel::Cancels;
 pub use chores::{Chore, ChoreQueue, ChoreSource};
-pub use chunk::read_chunk;
+pub use chunk::{ChunkError, PublishedChunk};
 pub use connect::{ConnectError, Connected, connect};
 pub use delivery::{AckHandle, Delivery, Stray};
 pub use denials::Denied;

@@ -23,8 +23,9 @@ pub const LEAST_BYTES: usize = 64 * 1024;
 pub const LEAST_FACTOR: usize = 3;
 /// The most chunks that are passed over after one that didn't shrink enough.
 const LONGEST_PAUSE: u32 = 64;
-/// The most bytes that a reader takes one block for. A worker's chunks have 256 KiB.
-pub const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes that a reader takes one block for, which may have been made by anybody. A worker's chunks have
+/// 256 KiB.
+pub const MOST_BYTES: usize = 1024 * 1024;
 
 thread_local! {
     /// Where blocks are made: the room for the worst case, which is more than the chunk. Kept by each thread
@@ -146,6 +147,14 @@ mod tests {
             assert!(block.len() * LEAST_FACTOR <= data.len());
             assert!(decompress(&block, data.len()).expect("a block") == data);
         }
+    }
+
+    #[test]
+    fn what_shrinks_to_more_than_a_third_stays_as_it_is() {
+        let lines = (1_000_000_000_u64..).flat_map(|n| format!("{n}\n").into_bytes());
+        let data: Vec<u8> = lines.take(256 * 1024).collect();
+        assert!(block::compress(&data).len() < data.len() / 2, "it would shrink");
+        assert!(Compressor::new(Compression::Lz4).compress(&data).is_none());
     }
 
     #[test]

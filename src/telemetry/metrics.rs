@@ -153,7 +153,7 @@ fn describe() {
     describe_gauge!(LANES, "Lanes that this worker pulls from");
     describe_counter!(RETRIES, "Attempts that ended in a retry");
     describe_counter!(RUNNER_ERRORS, "Errors of the worker itself while running a task");
-    describe_counter!(OUTPUT_BYTES, Unit::Bytes, "Output bytes stored");
+    describe_counter!(OUTPUT_BYTES, Unit::Bytes, "Bytes of output stored, before compression");
     describe_counter!(LEASE_RENEWALS, "Lease renewals by result");
     describe_counter!(LEASES_LOST, "Tasks whose lease was lost while they ran");
     describe_counter!(CANCELS, "Tasks stopped by a cancel");

@@ -10,7 +10,7 @@ use super::attempt::{AttemptEnd, EndedRun};
 use super::claim::Taken;
 use super::shared::{self, Shared};
 use super::stop;
-use crate::exec::{self, ExitStatus};
+use crate::exec::{self, ExitStatus, LaunchError};
 use crate::task::{self, LaunchPlan, Task, Work};
 use crate::wire::{CpuTime, ErrorDetail, Outcome, Phase, StopReason, TaskId};
 
@@ -25,17 +25,12 @@ pub(super) fn judge(
     let mut outcome = outcome_of(shared, &task.id, taken, Phase::Failed);
     let ended_as = match end {
         AttemptEnd::NotLaunched(error) => {
-            let ends = (error.is_permanent(), error.has_not_begun());
             outcome.error = Some(ErrorDetail {
                 step: error.step().to_owned(),
                 message: shared::chain(&error),
                 problems: Vec::new(),
             });
-            match ends {
-                (true, _) => task::AttemptEnd::SetupFailed,
-                (false, true) => task::AttemptEnd::SetupFailedForNow,
-                (false, false) => task::AttemptEnd::Broken,
-            }
+            not_launched(&error)
         }
         AttemptEnd::Broken(error) => {
             outcome.error = Some(ErrorDetail {
@@ -57,6 +52,16 @@ pub(super) fn judge(
     };
     outcome.phase = phase_of(ended_as);
     (outcome, ended_as)
+}
+
+/// What a failed launch counts as.
+fn not_launched(error: &LaunchError) -> task::AttemptEnd {
+    match (error.is_permanent(), error.has_not_begun()) {
+        (true, _) => task::AttemptEnd::SetupFailed,
+        (false, true) => task::AttemptEnd::SetupFailedForNow,
+        // The program may have done something: this is no host's lack.
+        (false, false) => task::AttemptEnd::Broken,
+    }
 }
 
 fn judge_exit(task: &Task, run: EndedRun, outcome: &mut Outcome) -> task::AttemptEnd {
@@ -143,5 +148,23 @@ pub(super) fn under(plan: &LaunchPlan, outcome: Outcome) -> Outcome {
         memory_max_bytes: sandbox.enclosure.cgroup.as_ref().and(sandbox.cgroup.memory_max),
         isolation_missing: missing.collect(),
         ..outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::ProcessError;
+
+    #[test]
+    fn a_supervisor_that_died_may_have_begun_the_program_and_is_no_lack_of_the_host() {
+        let setup = |step: &str, errno: i32| {
+            let (step, message) = (step.to_owned(), String::new());
+            not_launched(&LaunchError::Setup { step, errno, message })
+        };
+        let died = not_launched(&LaunchError::Interrupted(ProcessError::SupervisorDied));
+        assert_eq!(died, task::AttemptEnd::Broken);
+        assert_eq!(setup("exec", nix::libc::ENOENT), task::AttemptEnd::SetupFailed);
+        assert_eq!(setup("fork", nix::libc::EAGAIN), task::AttemptEnd::SetupFailedForNow);
     }
 }

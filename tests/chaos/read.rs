@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use runlane::nats::{Bus, BusError, Connected, Stored};
-use runlane::wire::output::{HEADER_ATTEMPT, HEADER_OFFSET, HEADER_SEQ};
+use runlane::nats::{Bus, BusError, Connected, PublishedChunk, Stored};
 use runlane::wire::subject::TaskSubject;
 use runlane::wire::{Outcome, StatusEvent, Stream, TaskId};
 
@@ -21,6 +20,7 @@ pub(crate) struct Logs {
     pub(crate) strange: Vec<String>,
     pub(crate) output_bytes: u64,
     pub(crate) output_chunks: u64,
+    pub(crate) compressed_chunks: u64,
 }
 
 /// Everything that the streams say of one task, in stream order.
@@ -130,8 +130,11 @@ async fn read_output(
             from = stored.seq + 1;
             logs.output_bytes += stored.payload.len() as u64;
             logs.output_chunks += 1;
-            let known = subjects.parse_output(&stored.subject).and_then(|(id, stream)| {
-                let chunk = chunk(stored, stream, plans.get(&id)?, &mut printed)?;
+            let known = subjects.parse_output(&stored.subject).and_then(|(id, _)| {
+                let (headers, payload) = (&stored.headers, stored.payload.clone());
+                let published = PublishedChunk::read(&subjects, &stored.subject, headers, payload)?;
+                logs.compressed_chunks += u64::from(published.len > stored.payload.len() as u64);
+                let chunk = chunk(stored, &published, plans.get(&id)?, &mut printed)?;
                 Some((id, chunk))
             });
             match known {
@@ -152,24 +155,29 @@ struct Printed {
     bytes: Vec<u8>,
 }
 
-fn chunk(stored: &Stored, stream: Stream, plan: &TaskPlan, printed: &mut Printed) -> Option<Chunk> {
-    let attempt = u32::try_from(stored.headers.number(HEADER_ATTEMPT)?).ok()?;
-    let offset = stored.headers.number(HEADER_OFFSET)?;
+fn chunk(
+    stored: &Stored,
+    published: &PublishedChunk,
+    plan: &TaskPlan,
+    printed: &mut Printed,
+) -> Option<Chunk> {
+    let PublishedChunk { attempt, stream, seq, offset, .. } = *published;
+    let (attempt, data) = (attempt.0, published.data().ok()?);
     let of = Some((plan.id.clone(), attempt, stream));
     if printed.of != of {
         *printed = Printed { of, bytes: plan.output(attempt, stream) };
     }
     let start = usize::try_from(offset).ok()?;
-    let expected = printed.bytes.get(start..start + stored.payload.len());
+    let expected = printed.bytes.get(start..start + data.len());
     Some(Chunk {
         seq: stored.seq,
         time: seconds(stored.time),
         stream,
         attempt,
-        number: stored.headers.number(HEADER_SEQ)?,
+        number: seq,
         offset,
-        length: stored.payload.len() as u64,
-        right: expected == Some(&stored.payload[..]),
+        length: data.len() as u64,
+        right: expected == Some(&data[..]),
     })
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use runlane::task::canonical;
 use runlane::wire::{
-    Backoff, CommandMode, EnvVar, Jitter, OnWorkerLost, OutputSpec, Phase, Restart, Stream,
-    SubprocessMode, SubprocessSpec, TaskId, TaskKind, TaskSpec,
+    Backoff, CommandMode, Compression, EnvVar, Jitter, OnWorkerLost, OutputSpec, Phase, Restart,
+    Stream, SubprocessMode, SubprocessSpec, TaskId, TaskKind, TaskSpec,
 };
 
 use crate::args::Aim;
@@ -18,7 +18,7 @@ pub(crate) const MARK: &str = "CHAOS_MARK";
 /// The exit code of an attempt that is to be retried.
 const TRY_AGAIN: i32 = 75;
 
-/// What every task runs: `lines pause extra size fails-until code`.
+/// What every task runs: `lines pause extra size fails-until code bulk`.
 const SCRIPT: &str = r#"
 log() { echo "$1 $RUNLANE_TASK_ID $RUNLANE_ATTEMPT $RUNLANE_WORKER $EPOCHREALTIME" >> "$CHAOS_LOG"; }
 log s
@@ -34,6 +34,7 @@ while [ $i -lt $1 ]; do
   [ $2 = 0 ] || sleep $2
 done
 [ $4 = 0 ] || seq $4
+[ $7 = 0 ] || yes "$RUNLANE_TASK_ID $RUNLANE_ATTEMPT bulk" | head -c $7
 [ $3 != hang ] || sleep 600
 log e
 [ $RUNLANE_ATTEMPT -ge $5 ] || exit 75
@@ -61,6 +62,8 @@ pub(crate) struct Shape {
     pause_ms: u32,
     extra: Extra,
     size: u32,
+    /// Bytes that are written in bulk and shrink much; such a task asks for compressed output.
+    bulk: u32,
     /// Attempts before this one fail and are to be retried.
     fails_until: u32,
     code: i32,
@@ -168,6 +171,7 @@ fn shape(rng: &mut Rng, aim: Aim) -> Shape {
         pause_ms: 0,
         extra: Extra::None,
         size: 0,
+        bulk: 0,
         fails_until: 0,
         code: 0,
         retries: Retries::No,
@@ -181,6 +185,7 @@ fn shape(rng: &mut Rng, aim: Aim) -> Shape {
     let slow = Shape { lines: some(rng, 3, 8), pause_ms: some(rng, 50, 300), ..quick };
     let long = Shape { lines: some(rng, 10, 30), pause_ms: 250, ..quick };
     let big = Shape { size: some(rng, 5_000, 60_000), ..quick };
+    let bulk = Shape { bulk: some(rng, 100_000, 1_000_000), ..quick };
     match aim {
         Aim::Lease => return Shape { lines: some(rng, 30, 45), ..long },
         Aim::Fence => return rng.pick(&[(1, slow), (1, quick), (1, long)]),
@@ -193,6 +198,8 @@ fn shape(rng: &mut Rng, aim: Aim) -> Shape {
         (18, slow),
         (5, long),
         (4, big),
+        (3, bulk),
+        (1, Shape { max_bytes: Some(300_000), ..bulk }),
         (1, Shape { max_bytes: Some(20_000), size: 60_000, ..quick }),
         (5, Shape { code: 3, ..quick }),
         (2, Shape { code: 9, retries: Retries::NotForThisCode, ..quick }),
@@ -221,8 +228,9 @@ impl TaskPlan {
             ms => format!("{}.{:03}", ms / 1000, ms % 1000),
         };
         let (lines, size) = (shape.lines.to_string(), shape.size.to_string());
+        let bulk = shape.bulk.to_string();
         let (until, code) = (shape.fails_until.to_string(), shape.code.to_string());
-        let args = ["-c", SCRIPT, "chaos", &lines, &pause, extra, &size, &until, &code];
+        let args = ["-c", SCRIPT, "chaos", &lines, &pause, extra, &size, &until, &code, &bulk];
         let mode = SubprocessMode::Command(CommandMode {
             command: "bash".to_owned(),
             args: args.map(str::to_owned).to_vec(),
@@ -239,8 +247,10 @@ impl TaskPlan {
         spec.grace_ms = Some(300);
         spec.max_worker_losses = shape.max_losses;
         spec.backoff = Backoff { jitter: Jitter::Full, first_ms: 100, max_ms: 1000, factor: 2.0 };
-        spec.output =
-            shape.max_bytes.map(|max| OutputSpec { max_bytes: Some(max), ..OutputSpec::default() });
+        spec.output = Some(OutputSpec {
+            max_bytes: shape.max_bytes,
+            compression: (shape.bulk > 0).then_some(Compression::Lz4),
+        });
         if shape.once {
             spec.on_worker_lost = OnWorkerLost::Fail;
         }
@@ -274,6 +284,8 @@ impl TaskPlan {
             for number in 1..=self.shape.size {
                 writeln!(text, "{number}").expect("memory takes it");
             }
+            let line = format!("{} {attempt} bulk\n", self.id);
+            text.extend(line.chars().cycle().take(self.shape.bulk as usize));
         }
         text.into_bytes()
     }

@@ -255,8 +255,8 @@ async fn a_killed_bench_leaves_no_process() {
     let dir = directory();
     let args = ["throughput", "--rounds", "1000", "--quick"];
     let (mut child, processes) = busy(&mut bench(dir.path(), &args).await).await;
-    let guards = processes.iter().filter(|pid| name(**pid) == "runlane-guard\n").count();
-    assert_eq!(guards, 2, "the server's and the worker's: {processes:?}");
+    let guards = || processes.iter().filter(|pid| name(**pid) == "runlane-guard\n").count();
+    until("the server and the worker have a guard each", || guards() == 2).await;
     // SIGKILL.
     child.kill().await.expect("it runs");
     until("its processes are gone", || !processes.iter().any(|pid| is_alive(*pid))).await;

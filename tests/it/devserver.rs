@@ -163,11 +163,11 @@ async fn dev(dir: &Path) -> (Child, String) {
     (child, url.to_owned())
 }
 
-async fn echo(url: &str) -> String {
+async fn echo(url: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runlane"));
     command.args(["run", "--quiet", "--server", url, "--", "echo", "hi"]).stdin(Stdio::null());
     let output = timeout(DEADLINE, command.output()).await.expect("in time").expect("it runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n", "{output:?}");
 }
 
 #[tokio::test]
@@ -175,13 +175,17 @@ async fn runlane_dev_runs_tasks_and_leaves_no_process_however_it_ends() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let dir = tempfile::tempdir().expect("temp dir");
         let (mut child, url) = dev(dir.path()).await;
-        assert_eq!(echo(&url).await, "hi\n");
+        echo(&url).await;
         let pid = i32::try_from(child.id().expect("it runs")).expect("a process id");
         let processes = children(pid);
         assert!(processes.len() >= 3, "server, guard and spawner: {processes:?}");
         kill(Pid::from_raw(pid), signal).expect("it runs");
         let status = timeout(DEADLINE, child.wait()).await.expect("in time").expect("it ends");
         assert_eq!(status.code(), (signal == Signal::SIGTERM).then_some(0));
+        // The next one on the directory waits for the last one's server.
+        let (mut next, url) = dev(dir.path()).await;
+        echo(&url).await;
         until("its processes are gone", || !processes.iter().any(|pid| proc::is_alive(*pid))).await;
+        next.kill().await.expect("it runs");
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use super::join::Piece;
-use super::live::piece;
-use crate::nats::{Bus, BusError};
+use crate::nats::{Bus, BusError, PublishedChunk, Stored};
 use crate::wire::{Attempt, TaskId};
 
 /// How far from its turn a chunk may be stored: a worker has at most 8 of a task under way.
@@ -21,7 +20,8 @@ pub(super) struct History {
     attempt: Option<Attempt>,
     /// The next page starts with this attempt's chunk of this number, or an earlier one.
     number: Option<(Attempt, u64)>,
-    page: VecDeque<(u64, Piece)>,
+    /// As it was read: a page of compressed chunks is many times as large without that.
+    page: VecDeque<(u64, PublishedChunk)>,
     at_end: bool,
 }
 
@@ -41,18 +41,18 @@ impl History {
     }
 
     /// The next stored chunk that was read.
-    pub(super) fn front(&self) -> Option<&Piece> {
-        self.page.front().map(|(_, piece)| piece)
+    pub(super) fn front(&self) -> Option<&PublishedChunk> {
+        self.page.front().map(|(_, chunk)| chunk)
     }
 
     /// Takes the next chunk and its sequence in the stream.
     pub(super) fn pop(&mut self) -> Option<(u64, Piece)> {
-        let (seq, piece) = self.page.pop_front()?;
-        if self.attempt.is_none_or(|attempt| attempt < piece.attempt) {
-            self.attempt = Some(piece.attempt);
+        let (seq, chunk) = self.page.pop_front()?;
+        if self.attempt.is_none_or(|attempt| attempt < chunk.attempt) {
+            self.attempt = Some(chunk.attempt);
             self.attempt_from = seq;
         }
-        Some((seq, piece))
+        Some((seq, chunk.into()))
     }
 
     /// An attempt is delivered from its first chunk on without being read: whatever is stored of it
@@ -118,12 +118,11 @@ impl History {
         self.at_end = page.end;
         for stored in page.messages {
             self.from = stored.seq + 1;
-            let piece =
-                piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
-            let Some(piece) = piece else { continue };
+            let seq = stored.seq;
+            let Some(chunk) = self.chunk(stored) else { continue };
             // A chunk that was stored twice doesn't make the number smaller.
-            self.number = self.number.max(Some((piece.attempt, piece.seq + 1)));
-            self.page.push_back((stored.seq, piece));
+            self.number = self.number.max(Some((chunk.attempt, chunk.seq + 1)));
+            self.page.push_back((seq, chunk));
         }
         Ok(())
     }
@@ -139,10 +138,9 @@ impl History {
             let page = self.bus.read_page(&stream, &self.filter, from).await?;
             for stored in page.messages {
                 from = stored.seq + 1;
-                let found =
-                    piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
-                if let Some(found) = found.filter(|p| p.attempt == attempt && p.seq == number) {
-                    return Ok(Some(found));
+                let found = self.chunk(stored);
+                if let Some(found) = found.filter(|c| c.attempt == attempt && c.seq == number) {
+                    return Ok(Some(found.into()));
                 }
             }
             if page.end {
@@ -157,17 +155,22 @@ impl History {
         let stream = self.bus.subjects().output_stream();
         let page = self.bus.read_last_of_each(&stream, std::slice::from_ref(&self.filter)).await?;
         for stored in page.messages {
-            let piece =
-                piece(self.bus.subjects(), &stored.subject, &stored.headers, stored.payload);
-            let delivered = piece.filter(|p| Some(p.attempt) == self.attempt && p.seq < next_seq);
-            if let Some(piece) = delivered
-                && stored.seq >= self.from
+            let seq = stored.seq;
+            let chunk = self.chunk(stored);
+            let delivered = chunk.filter(|c| Some(c.attempt) == self.attempt && c.seq < next_seq);
+            if let Some(chunk) = delivered
+                && seq >= self.from
                 && self.page.is_empty()
             {
-                self.from = stored.seq + 1;
-                self.number = Some((piece.attempt, next_seq));
+                self.from = seq + 1;
+                self.number = Some((chunk.attempt, next_seq));
             }
         }
         Ok(())
+    }
+
+    fn chunk(&self, stored: Stored) -> Option<PublishedChunk> {
+        let Stored { subject, headers, payload, .. } = stored;
+        PublishedChunk::read(self.bus.subjects(), &subject, &headers, payload)
     }
 }

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Chunks are numbered over both streams without gaps, so the order in which the program's output was
-//! read is restored also between the streams. A place in a stream that no chunk covers is a [`Gap`].
+//! read is restored also between the streams. A place in a stream that no chunk covers is a [`Gap`], and so is
+//! one whose chunk can't be read.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::nats::PublishedChunk;
 use crate::wire::{Attempt, OutputTotals, Stream, StreamTotals};
 
 /// Chunks that may wait for an earlier one.
@@ -22,12 +24,27 @@ const HELD_CHUNKS: usize = 512;
 /// Bytes that may wait for an earlier chunk.
 const HELD_BYTES: usize = 8 * 1024 * 1024;
 
-/// A chunk as it was published.
+/// A chunk, or the place of one that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) attempt: Attempt,
     pub(super) seq: u64,
-    pub(super) chunk: OutputChunk,
+    pub(super) part: Joined,
+}
+
+impl From<PublishedChunk> for Piece {
+    fn from(published: PublishedChunk) -> Self {
+        let PublishedChunk { attempt, stream, seq, offset, len, .. } = published;
+        let part = match published.data() {
+            Ok(data) => Joined::Chunk(OutputChunk { attempt, stream, offset, data }),
+            Err(error) => {
+                tracing::debug!(seq, %error, "cannot read a chunk of output");
+                let reason = GapReason::Unreadable;
+                Joined::Gap(Gap { attempt, stream, offset, bytes: len, reason })
+            }
+        };
+        Self { attempt, seq, part }
+    }
 }
 
 /// Bytes of one output stream, as the program wrote them.
@@ -65,6 +82,8 @@ pub enum GapReason {
     Omitted,
     /// They are not stored: the output passed its age or size limit, or could not be stored.
     Missing,
+    /// They are stored in a form that this version can't read: a newer worker's, or a damaged one.
+    Unreadable,
 }
 
 /// What the joiner lets out.
@@ -72,6 +91,38 @@ pub enum GapReason {
 pub(super) enum Joined {
     Chunk(OutputChunk),
     Gap(Gap),
+}
+
+impl Joined {
+    fn stream(&self) -> Stream {
+        match self {
+            Self::Chunk(chunk) => chunk.stream,
+            Self::Gap(gap) => gap.stream,
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        match self {
+            Self::Chunk(chunk) => chunk.offset,
+            Self::Gap(gap) => gap.offset,
+        }
+    }
+
+    /// The program's bytes that it stands for.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Chunk(chunk) => chunk.data.len() as u64,
+            Self::Gap(gap) => gap.bytes,
+        }
+    }
+
+    /// What it holds in memory, in bytes.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Chunk(chunk) => chunk.data.len(),
+            Self::Gap(_) => 0,
+        }
+    }
 }
 
 /// What became of a pushed chunk.
@@ -89,7 +140,7 @@ pub(super) enum Pushed {
 pub(super) struct Join {
     attempt: Option<Attempt>,
     next_seq: u64,
-    held: BTreeMap<u64, OutputChunk>,
+    held: BTreeMap<u64, Joined>,
     held_bytes: usize,
     streams: [StreamPlace; 2],
 }
@@ -156,17 +207,17 @@ impl Join {
             return Pushed::Taken;
         }
         if piece.seq == self.next_seq {
-            self.deliver(piece.chunk, out);
+            self.deliver(piece.part, out);
             self.release(out);
             return Pushed::Taken;
         }
-        let len = piece.chunk.data.len();
-        if self.held.len() >= HELD_CHUNKS || self.held_bytes + len > HELD_BYTES {
+        let bytes = piece.part.held();
+        if self.held.len() >= HELD_CHUNKS || self.held_bytes + bytes > HELD_BYTES {
             return Pushed::Refused;
         }
-        self.held_bytes += len;
-        self.streams[index(piece.chunk.stream)].held += len as u64;
-        self.held.insert(piece.seq, piece.chunk);
+        self.held_bytes += bytes;
+        self.streams[index(piece.part.stream())].held += piece.part.len();
+        self.held.insert(piece.seq, piece.part);
         Pushed::Taken
     }
 
@@ -245,24 +296,25 @@ impl Join {
     }
 
     fn release(&mut self, out: &mut VecDeque<Joined>) {
-        while let Some(chunk) = self.held.remove(&self.next_seq) {
-            self.held_bytes -= chunk.data.len();
-            self.streams[index(chunk.stream)].held -= chunk.data.len() as u64;
-            self.deliver(chunk, out);
+        while let Some(part) = self.held.remove(&self.next_seq) {
+            self.held_bytes -= part.held();
+            self.streams[index(part.stream())].held -= part.len();
+            self.deliver(part, out);
         }
     }
 
-    fn deliver(&mut self, chunk: OutputChunk, out: &mut VecDeque<Joined>) {
+    fn deliver(&mut self, part: Joined, out: &mut VecDeque<Joined>) {
         self.next_seq += 1;
-        let stream = chunk.stream;
+        let stream = part.stream();
         let skipped = self.streams[index(stream)].skipped;
         let reason = if skipped { GapReason::Missing } else { GapReason::Omitted };
-        self.gap(stream, chunk.offset, reason, out);
+        self.gap(stream, part.offset(), reason, out);
         let place = &mut self.streams[index(stream)];
         place.skipped = false;
-        place.end = place.end.max(chunk.offset + chunk.data.len() as u64);
-        place.delivered += chunk.data.len() as u64;
-        out.push_back(Joined::Chunk(chunk));
+        place.end = place.end.max(part.offset().saturating_add(part.len()));
+        // Also what can't be read: nothing more of it will come.
+        place.delivered = place.delivered.saturating_add(part.len());
+        out.push_back(part);
     }
 
     fn gap(&mut self, stream: Stream, until: u64, reason: GapReason, out: &mut VecDeque<Joined>) {

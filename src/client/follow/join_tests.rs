@@ -5,11 +5,18 @@ use super::*;
 fn piece(attempt: u32, seq: u64, stream: Stream, offset: u64, data: &[u8]) -> Piece {
     let attempt = Attempt(attempt);
     let data = Bytes::copy_from_slice(data);
-    Piece { attempt, seq, chunk: OutputChunk { attempt, stream, offset, data } }
+    Piece { attempt, seq, part: Joined::Chunk(OutputChunk { attempt, stream, offset, data }) }
 }
 
 fn out(attempt: u32, seq: u64, offset: u64, data: &[u8]) -> Piece {
     piece(attempt, seq, Stream::Stdout, offset, data)
+}
+
+/// The same place, whose bytes can't be read.
+fn shut(Piece { attempt, seq, part }: Piece) -> Piece {
+    let (stream, offset, bytes) = (part.stream(), part.offset(), part.len());
+    let reason = GapReason::Unreadable;
+    Piece { attempt, seq, part: Joined::Gap(Gap { attempt, stream, offset, bytes, reason }) }
 }
 
 fn push_all(join: &mut Join, pieces: impl IntoIterator<Item = Piece>) -> VecDeque<Joined> {
@@ -49,6 +56,17 @@ fn a_hole_that_is_given_up_is_named_as_missing() {
     assert_eq!(text(&joined), "a");
     join.skip_hole(&mut joined);
     assert_eq!(text(&joined), "a[Missing 1+4]c");
+}
+
+#[test]
+fn what_can_not_be_read_is_named_at_once_and_holds_up_nobody() {
+    let mut join = Join::default();
+    let pieces = [out(1, 0, 0, b"a"), out(1, 2, 3, b"d"), shut(out(1, 1, 1, b"bc"))];
+    assert_eq!(text(&push_all(&mut join, pieces)), "a[Unreadable 1+2]d");
+    // Nothing more of it will come.
+    let stdout = StreamTotals { bytes: 4, stored_bytes: 4, ..StreamTotals::default() };
+    let totals = OutputTotals { stdout, ..OutputTotals::default() };
+    assert!(join.has_all(Attempt(1), &totals) && !join.has_hole());
 }
 
 #[test]
@@ -173,7 +191,7 @@ proptest! {
         arriving.extend(pieces.iter().rev().cloned());
         let mut join = Join::default();
         let joined = push_all(&mut join, arriving);
-        let wanted: VecDeque<Joined> = pieces.into_iter().map(|piece| Joined::Chunk(piece.chunk)).collect();
+        let wanted: VecDeque<Joined> = pieces.into_iter().map(|piece| piece.part).collect();
         prop_assert_eq!(joined, wanted);
         prop_assert!(!join.has_hole());
         prop_assert_eq!(join.held_bytes, 0);
@@ -184,17 +202,19 @@ proptest! {
     fn chunks_and_gaps_cover_each_stream(
         writes in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 1..9)), 1..40),
         lost in prop::collection::vec(any::<bool>(), 40),
+        unreadable in prop::collection::vec(any::<bool>(), 40),
     ) {
         let pieces = numbered(&writes);
         let mut totals = OutputTotals::default();
         for piece in &pieces {
-            let total = match piece.chunk.stream {
+            let total = match piece.part.stream() {
                 Stream::Stdout => &mut totals.stdout,
                 Stream::Stderr => &mut totals.stderr,
             };
-            total.bytes += piece.chunk.data.len() as u64;
+            total.bytes += piece.part.len();
         }
         let kept = pieces.into_iter().zip(&lost).filter(|(_, lost)| !**lost).map(|(piece, _)| piece);
+        let kept = kept.zip(unreadable).map(|(piece, is)| if is { shut(piece) } else { piece });
         let mut join = Join::default();
         let mut joined = push_all(&mut join, kept);
         join.finish(Attempt(1), &totals, &mut joined);

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::join::{OutputChunk, Piece};
-use crate::nats::{Bus, BusError, Headers, Subscription, read_chunk};
+use super::join::Piece;
+use crate::nats::{Bus, BusError, PublishedChunk, Subscription};
 use crate::wire::{Subjects, TaskId};
 
 /// Bytes of chunks that wait for the reader: also those that come while a record is read, whose answer
@@ -105,7 +105,7 @@ fn feed() -> (Feed, mpsc::Receiver<Waiting>) {
 
 impl Feed {
     fn chunk(&self, piece: Piece) {
-        let bytes = piece.chunk.data.len();
+        let bytes = piece.part.held();
         // Only this pump drops chunks, so the count is exact.
         let losses = self.dropped.chunks.load(Ordering::Acquire);
         if !self.put(LiveMessage::Output(piece, losses), bytes) {
@@ -129,9 +129,9 @@ impl Feed {
 
 async fn pump_output(mut subscription: Subscription, subjects: Subjects, feed: Feed) {
     while let Some(message) = subscription.next().await {
-        let piece = piece(&subjects, &message.subject, &message.headers, message.payload);
-        if let Some(piece) = piece {
-            feed.chunk(piece);
+        let (subject, headers) = (&message.subject, &message.headers);
+        if let Some(chunk) = PublishedChunk::read(&subjects, subject, headers, message.payload) {
+            feed.chunk(chunk.into());
         }
     }
 }
@@ -142,22 +142,11 @@ async fn pump_records(mut subscription: Subscription, feed: Feed) {
     }
 }
 
-/// Reads a chunk. A message that is none is passed over; one that can't be read shows as a hole in the end.
-pub(super) fn piece(
-    subjects: &Subjects,
-    subject: &str,
-    headers: &Headers,
-    payload: bytes::Bytes,
-) -> Option<Piece> {
-    let (attempt, chunk) = read_chunk(subjects, subject, headers, payload)?;
-    let (stream, offset, data) = (chunk.stream, chunk.offset, chunk.data);
-    Some(Piece { attempt, seq: chunk.seq, chunk: OutputChunk { attempt, stream, offset, data } })
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
+    use super::super::join::{Joined, OutputChunk};
     use super::*;
     use crate::wire::{Attempt, Stream};
 
@@ -165,7 +154,7 @@ mod tests {
         let attempt = Attempt::FIRST;
         let data = Bytes::from(vec![0; len]);
         let chunk = OutputChunk { attempt, stream: Stream::Stdout, offset: 0, data };
-        Piece { attempt, seq, chunk }
+        Piece { attempt, seq, part: Joined::Chunk(chunk) }
     }
 
     fn live() -> (Feed, Live) {

@@ -178,7 +178,7 @@ impl Follow {
     fn take_live(&mut self, piece: Piece, losses: u64) {
         self.wait.heard_output = true;
         self.wait.live_chunks += 1;
-        self.wait.live_bytes += piece.chunk.data.len();
+        self.wait.live_bytes += piece.part.held();
         // A chunk that was stored twice may come long after its place: it says nothing of what follows.
         let (attempt, is_new) = (piece.attempt, piece.seq >= self.join.next_seq());
         match self.join.push(piece, &mut self.joined) {

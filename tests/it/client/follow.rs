@@ -3,6 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runlane::client::{Follow, FollowEvent, Gap, GapReason};
+use runlane::nats::Headers;
+use runlane::wire::output::{HEADER_COMPRESSION, HEADER_LENGTH};
 use runlane::wire::{Attempt, Outcome, StatusEvent, Stream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -344,6 +346,42 @@ async fn output_that_was_promised_and_is_not_there_is_named() {
     };
     assert_eq!(heard.gaps, [gap]);
     assert!(heard.outcome.is_some());
+}
+
+/// A newer worker's chunk: its place is known, so nobody waits for it.
+#[tokio::test]
+async fn a_chunk_that_can_not_be_read_holds_up_neither_a_live_nor_a_late_follower() {
+    let setup = Setup::new().await;
+    let mut hand = setup.hand("newer");
+    let mut live = setup.client.follow(&hand.id).await.expect("subscribed");
+    let begun = Instant::now();
+    hand.start().await;
+    hand.write(Stream::Stdout, b"head").await;
+    let middle = hand.number(Stream::Stdout, b"packed");
+    let headers = Headers::default().with(HEADER_COMPRESSION, "zstd").with(HEADER_LENGTH, 6);
+    hand.store_with(&middle, headers).await;
+    hand.write(Stream::Stdout, b"tail").await;
+    let mut heard = Heard::default();
+    while heard.stdout != b"headtail" {
+        heard.take(soon(live.next()).await.expect("following goes on").expect("not the end"));
+    }
+    hand.finish(0).await;
+    let late = soon(all(setup.client.follow(&hand.id).await.expect("subscribed"))).await;
+    while let Some(event) = soon(live.next()).await.expect("following goes on") {
+        heard.take(event);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "took {:?}", begun.elapsed());
+    for heard in [heard, late] {
+        let gap = Gap {
+            attempt: Attempt::FIRST,
+            stream: Stream::Stdout,
+            offset: 4,
+            bytes: 6,
+            reason: GapReason::Unreadable,
+        };
+        assert_eq!((&heard.stdout[..], &heard.gaps[..]), (&b"headtail"[..], &[gap][..]));
+        assert!(heard.outcome.is_some());
+    }
 }
 
 #[tokio::test]

@@ -127,7 +127,12 @@ impl Hand {
     }
 
     pub(super) async fn store(&self, chunk: &Numbered) {
-        let headers = Headers::default()
+        self.store_with(chunk, Headers::default()).await;
+    }
+
+    /// The same, with more headers.
+    pub(super) async fn store_with(&self, chunk: &Numbered, headers: Headers) {
+        let headers = headers
             .with(HEADER_ATTEMPT, chunk.attempt)
             .with(HEADER_SEQ, chunk.seq)
             .with(HEADER_OFFSET, chunk.offset);
