@@ -11,7 +11,7 @@
 //! descriptor, never by a number that may come again.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -61,15 +61,15 @@ pub fn maybe_run() -> Option<ExitCode> {
         return None;
     }
     nix::sys::prctl::set_name(c"runlane-guard").ok();
-    Some(match watch() {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    Some(match watch(stdin.as_fd(), stdout.as_fd(), STOP_TIME) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
 }
 
-fn watch() -> io::Result<()> {
-    let (stdin, stdout) = (io::stdin(), io::stdout());
-    let (starter, process) = (stdin.as_fd(), stdout.as_fd());
+/// Ends the process of the pidfd once the starter's pipe has ended; returns when that process has.
+fn watch(starter: BorrowedFd<'_>, process: BorrowedFd<'_>, stop_time: Duration) -> io::Result<()> {
     let mut ends =
         [PollFd::new(process, PollFlags::POLLIN), PollFd::new(starter, PollFlags::POLLIN)];
     poll(&mut ends, PollTimeout::NONE)?;
@@ -80,7 +80,49 @@ fn watch() -> io::Result<()> {
         }
         // It may have ended just now.
         pidfd_send_signal(process, signal).ok();
-        poll(&mut ends[..1], PollTimeout::try_from(STOP_TIME).unwrap_or(PollTimeout::MAX))?;
+        poll(&mut ends[..1], PollTimeout::try_from(stop_time).unwrap_or(PollTimeout::MAX))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    /// Starts a script, which says a line when it is ready, and lets a guard see the end of its starter; returns
+    /// the signal that ended it, and its exit code.
+    fn guarded(script: &str) -> (Option<i32>, Option<i32>) {
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut String::new()).unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let (starter, held) = io::pipe().unwrap();
+        drop(held);
+        watch(starter.as_fd(), process.as_fd(), Duration::from_millis(300)).unwrap();
+        let status = child.wait().unwrap();
+        (status.signal(), status.code())
+    }
+
+    #[test]
+    fn a_process_is_asked_to_end_first_and_killed_when_it_does_not() {
+        let polite = "trap 'exit 3' TERM; echo; while :; do sleep 0.01; done";
+        assert_eq!(guarded(polite), (None, Some(3)));
+        let stubborn = "trap '' TERM; echo; while :; do sleep 0.01; done";
+        assert_eq!(guarded(stubborn), (Some(9), None));
+    }
+
+    #[test]
+    fn a_guard_ends_with_its_process_while_the_starter_lives() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let (starter, _held) = io::pipe().unwrap();
+        watch(starter.as_fd(), process.as_fd(), STOP_TIME).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
 }
