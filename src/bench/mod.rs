@@ -13,6 +13,9 @@
 //! Every guarantee is on in what is measured: tasks go through a real nats-server with file storage and
 //! a real worker, and each ends with a stored outcome. Nothing here prints; `runlane bench` does.
 //!
+//! Only for programs whose `main` calls [`helper::maybe_run`] and [`crate::devserver::guard::maybe_run`]: it starts
+//! its own executable for the limits, and to guard what it has started.
+//!
 //! | file | has |
 //! |---|---|
 //! | `site`, `namespace`, `worker` | where it runs: server, streams, worker processes; all of it ends with the site |

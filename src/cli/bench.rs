@@ -120,7 +120,7 @@ enum Scenario {
         #[command(flatten)]
         file: FileArg,
     },
-    /// A task's output to one live reader, each byte compared
+    /// A task's output to one live reader, plain and compressed, each byte compared
     Output {
         /// Bytes that each task writes, in units of 10^6
         #[arg(long, value_name = "N")]

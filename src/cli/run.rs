@@ -186,17 +186,12 @@ pub(super) fn why_waiting(report: &LaneReport) -> String {
 }
 
 fn why_unavailable(UnavailableWorker { worker, state }: &UnavailableWorker) -> String {
-    let why = match state {
-        WorkerState::Resting => " because its host could not start tasks",
-        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining | WorkerState::Unknown => {
-            ""
-        }
-    };
-    let state = match state {
+    let is = match state {
+        WorkerState::Resting => "resting because its host could not start tasks",
         WorkerState::Unknown => "in a state that this version doesn't know",
-        known => known.as_str(),
+        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining => state.as_str(),
     };
-    format!("{worker} is {state}{why}")
+    format!("{worker} is {is}")
 }
 
 /// Ctrl-C and SIGTERM.

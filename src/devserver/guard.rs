@@ -11,7 +11,7 @@
 //! descriptor, never by a number that may come again.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -22,8 +22,8 @@ use tokio::process::{Child, Command};
 
 /// The first argument that makes this program a guard.
 const GUARD_ARGUMENT: &str = "__guard";
-/// Time for a clean stop before SIGKILL.
-const STOP_TIME: Duration = Duration::from_secs(15);
+/// Time for a clean stop before SIGKILL, whoever asks for it.
+pub(super) const STOP_TIME: Duration = Duration::from_secs(15);
 
 /// Watches over a process as long as it is held; dropping it asks that process to end.
 #[derive(Debug)]
@@ -42,15 +42,18 @@ impl Guard {
     }
 
     fn start(program: &Path, child: &Child) -> io::Result<Self> {
-        // Until it is waited for, its number is nobody else's.
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-        let pidfd = pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?;
         let mut guard = Command::new(program);
-        guard.arg(GUARD_ARGUMENT).stdin(Stdio::piped()).stdout(pidfd);
+        guard.arg(GUARD_ARGUMENT).stdin(Stdio::piped()).stdout(pidfd_of(child)?);
         // Ctrl-C in the terminal is the starter's matter.
         let guard = guard.stderr(Stdio::null()).process_group(0).spawn()?;
         Ok(Self { _guard: guard })
     }
+}
+
+/// A descriptor of a child that was not waited for yet: until then its number is nobody else's.
+fn pidfd_of(child: &Child) -> io::Result<OwnedFd> {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    Ok(pidfd_open(pid.ok_or(io::ErrorKind::NotFound)?, PidfdFlags::empty())?)
 }
 
 /// Runs a guard, if this process was started as one, and returns its exit code at its end.
@@ -87,42 +90,56 @@ fn watch(starter: BorrowedFd<'_>, process: BorrowedFd<'_>, stop_time: Duration) 
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
     use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::time::timeout;
 
     use super::*;
 
-    /// Starts a script, which says a line when it is ready, and lets a guard see the end of its starter; returns
-    /// the signal that ended it, and its exit code.
-    fn guarded(script: &str) -> (Option<i32>, Option<i32>) {
-        let mut command = std::process::Command::new("sh");
-        let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut String::new()).unwrap();
-        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
-        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let (starter, held) = io::pipe().unwrap();
+    /// How long a process that was killed, or that ends by itself, may take to end.
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Starts a shell script, and waits for the line that it says when it is ready.
+    async fn shell(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        let command = command.args(["-c", script]).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("there is a shell");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        stdout.read_line(&mut String::new()).await.expect("the pipe can be read");
+        child
+    }
+
+    async fn end(mut child: Child) -> ExitStatus {
+        let end = timeout(SOON, child.wait()).await.expect("it has ended");
+        end.expect("it can be waited for")
+    }
+
+    /// How a process ends whose starter is gone.
+    async fn orphaned(script: &str) -> ExitStatus {
+        let child = shell(script).await;
+        let process = pidfd_of(&child).expect("it was not waited for");
+        let (starter, held) = io::pipe().expect("a pipe");
         drop(held);
-        watch(starter.as_fd(), process.as_fd(), Duration::from_millis(300)).unwrap();
-        let status = child.wait().unwrap();
-        (status.signal(), status.code())
+        watch(starter.as_fd(), process.as_fd(), Duration::from_millis(300)).expect("it watches");
+        end(child).await
     }
 
-    #[test]
-    fn a_process_is_asked_to_end_first_and_killed_when_it_does_not() {
-        let polite = "trap 'exit 3' TERM; echo; while :; do sleep 0.01; done";
-        assert_eq!(guarded(polite), (None, Some(3)));
-        let stubborn = "trap '' TERM; echo; while :; do sleep 0.01; done";
-        assert_eq!(guarded(stubborn), (Some(9), None));
+    #[tokio::test]
+    async fn a_process_is_asked_to_end_first_and_killed_when_it_does_not() {
+        let polite = orphaned("trap 'exit 3' TERM; echo; while :; do sleep 0.01; done").await;
+        assert_eq!(polite.code(), Some(3));
+        let stubborn = orphaned("trap '' TERM; echo; while :; do sleep 0.01; done").await;
+        assert_eq!(stubborn.signal(), Some(9));
     }
 
-    #[test]
-    fn a_guard_ends_with_its_process_while_the_starter_lives() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
-        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let (starter, _held) = io::pipe().unwrap();
-        watch(starter.as_fd(), process.as_fd(), STOP_TIME).unwrap();
-        assert!(child.wait().unwrap().success());
+    #[tokio::test]
+    async fn a_guard_ends_with_its_process_while_the_starter_lives() {
+        let child = shell("echo; exit 4").await;
+        let process = pidfd_of(&child).expect("it was not waited for");
+        let (starter, _held) = io::pipe().expect("a pipe");
+        watch(starter.as_fd(), process.as_fd(), STOP_TIME).expect("it watches");
+        assert_eq!(end(child).await.code(), Some(4));
     }
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::Guard;
+use super::guard::{Guard, STOP_TIME};
 
 /// Default payload limit, in bytes: a 2 MiB script in base64 fits.
 pub const DEFAULT_MAX_PAYLOAD: usize = 8 * 1024 * 1024;
@@ -34,8 +34,6 @@ const CORES: &str = "GOMAXPROCS";
 
 /// Time for a start, with the recovery of a large store.
 const START_TIME: Duration = Duration::from_secs(30);
-/// Time for a clean stop before SIGKILL.
-const STOP_TIME: Duration = Duration::from_secs(15);
 /// For how long a directory that is in use is waited for: a guard may be ending the server of a killed one.
 const LOCK_TIME: Duration = Duration::from_secs(2);
 

@@ -11,7 +11,7 @@ use runlane::wire::output::{
 use runlane::wire::{Compression, Outcome, Phase, Stream, TaskId};
 
 use crate::support::nats::TestServer;
-use crate::support::worker::{Fleet, settings, settings_with, shell_spec};
+use crate::support::worker::{Fleet, settings_with, shell_spec};
 
 const LZ4: &str = r#""output":{"compression":"lz4"},"#;
 const NONE: &str = r#""output":{"compression":"none"},"#;
@@ -39,23 +39,6 @@ async fn read(mut follow: Follow) -> Read {
         }
     }
     read
-}
-
-async fn chunks(fleet: &Fleet, id: &TaskId, stream: Stream) -> Vec<Stored> {
-    let subjects = fleet.bus.subjects();
-    let (mut all, mut from) = (Vec::new(), 1);
-    loop {
-        let page = fleet
-            .bus
-            .read_page(&subjects.output_stream(), &subjects.output(id, stream), from)
-            .await
-            .expect("the server answers");
-        from = page.messages.last().map_or(from, |last| last.seq + 1);
-        all.extend(page.messages);
-        if page.end {
-            return all;
-        }
-    }
 }
 
 fn is_compressed(chunk: &Stored) -> bool {
@@ -95,7 +78,7 @@ async fn live_and_late_readers_get_the_bytes_that_were_written() {
     let totals = outcome.output.expect("it ran").stdout;
     assert_eq!((totals.bytes, totals.stored_bytes), (28_000_000, 28_000_000));
     assert!(totals.complete);
-    let chunks = chunks(&fleet, &id, Stream::Stdout).await;
+    let chunks = fleet.chunks(&id, Stream::Stdout).await;
     assert_eq!(totals.chunks, chunks.len() as u64);
     let (small, plain): (Vec<_>, Vec<_>) = chunks.iter().partition(|chunk| is_compressed(chunk));
     for chunk in &small {
@@ -116,7 +99,7 @@ async fn who_does_not_ask_gets_every_payload_as_it_was_written() {
     let _worker = fleet.worker(&server, "w1", 2).await;
     let id = fleet.shell("plain", "head -c 2000000 /dev/zero").await;
     assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
-    assert!(!chunks(&fleet, &id, Stream::Stdout).await.iter().any(is_compressed));
+    assert!(!fleet.chunks(&id, Stream::Stdout).await.iter().any(is_compressed));
     assert!(fleet.output(&id, Stream::Stdout).await == vec![0; 2_000_000]);
     // Small chunks are readable also of who asks.
     let id = fleet.publish("small", shell_spec("head -c 60000 /dev/zero", LZ4)).await;
@@ -133,7 +116,7 @@ async fn a_runners_compression_is_that_of_tasks_which_do_not_say() {
     for (id, wish, expected) in [("silent", "", true), ("against", NONE, false)] {
         let id = fleet.publish(id, shell_spec("head -c 2000000 /dev/zero", wish)).await;
         assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
-        let chunks = chunks(&fleet, &id, Stream::Stdout).await;
+        let chunks = fleet.chunks(&id, Stream::Stdout).await;
         assert_eq!(chunks.iter().any(is_compressed), expected, "{id}");
         let client = Client::new(fleet.bus.clone());
         assert!(read(client.stored(&id)).await.stdout == vec![0; 2_000_000]);
@@ -144,7 +127,7 @@ async fn a_runners_compression_is_that_of_tasks_which_do_not_say() {
 async fn the_cap_is_of_what_the_program_wrote() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
-    let _worker = fleet.worker_with(&server, settings("w1", 2)).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
     let wish = r#""output":{"compression":"lz4","maxBytes":1000000},"#;
     let id = fleet.publish("capped", shell_spec("seq 1000000 1999999", wish)).await;
     let outcome = fleet.outcome(&id).await;

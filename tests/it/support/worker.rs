@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use runlane::exec::Spawner;
 use runlane::nats::topology::{self, TopologySettings};
-use runlane::nats::{Bus, Headers, StatusLog, presence};
+use runlane::nats::{Bus, Headers, StatusLog, Stored, presence};
 use runlane::task::RunnerPolicy;
 use runlane::wire::{LaneId, Outcome, StatusEvent, Stream, Subjects, SubmitReply, TaskId};
 use runlane::worker::{Runner, SubprocessRunner, Worker, WorkerSettings};
@@ -136,27 +136,30 @@ impl Fleet {
         }
     }
 
-    /// Everything that is stored of one stream, by offset.
+    /// Everything that is stored of one stream, by offset, as it is stored.
     pub(crate) async fn output(&self, id: &TaskId, stream: Stream) -> Vec<u8> {
+        let offset = |chunk: &Stored| chunk.headers.number("Runlane-Offset").expect("an offset");
+        let chunks = self.chunks(id, stream).await.into_iter();
+        let chunks: BTreeMap<_, _> = chunks.map(|chunk| (offset(&chunk), chunk.payload)).collect();
+        chunks.into_values().flatten().collect()
+    }
+
+    /// The stored chunks of one stream.
+    pub(crate) async fn chunks(&self, id: &TaskId, stream: Stream) -> Vec<Stored> {
         let subjects = self.bus.subjects();
-        let mut chunks = BTreeMap::new();
-        let mut from = 1;
+        let (mut all, mut from) = (Vec::new(), 1);
         loop {
             let page = self
                 .bus
                 .read_page(&subjects.output_stream(), &subjects.output(id, stream), from)
                 .await
                 .expect("the server answers");
-            for stored in page.messages {
-                from = stored.seq + 1;
-                let offset = stored.headers.number("Runlane-Offset").expect("an offset");
-                chunks.insert(offset, stored.payload);
-            }
+            from = page.messages.last().map_or(from, |last| last.seq + 1);
+            all.extend(page.messages);
             if page.end {
-                break;
+                return all;
             }
         }
-        chunks.into_values().flatten().collect()
     }
 
     /// The most tasks that were started and not finished at once, and the order of starts, by the
