@@ -356,9 +356,15 @@ impl Site {
     }
 
     async fn stop_workers(&mut self) {
+        // It would look for its server before it ends.
+        let is_alone = self.watch_server().has_ended().is_some();
+        let end = async |worker: WorkerProcess| match is_alone {
+            true => worker.kill().await,
+            false => worker.stop().await,
+        };
         // At once: each may take its time.
-        let stops = std::mem::take(&mut self.workers).into_iter().map(WorkerProcess::stop);
-        futures_util::future::join_all(stops).await;
+        let ends = std::mem::take(&mut self.workers).into_iter().map(end);
+        futures_util::future::join_all(ends).await;
     }
 
     /// Ends all that it started, and removes its namespace from a server that stays.

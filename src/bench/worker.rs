@@ -93,9 +93,19 @@ impl WorkerProcess {
     }
 
     /// Ends it: politely, urgently, and by force. Returns when its spawner is gone too.
-    pub(super) async fn stop(mut self) {
+    pub(super) async fn stop(self) {
+        self.end(&[PATIENCE, PATIENCE]).await;
+    }
+
+    /// Ends it by force, for want of a server that it could tell anything.
+    pub(super) async fn kill(self) {
+        self.end(&[]).await;
+    }
+
+    /// Asks it to end, and waits, as often as there are times to wait; then kills it.
+    async fn end(mut self, waits: &[Duration]) {
         let spawner = self.spawner();
-        for wait in [PATIENCE, PATIENCE] {
+        for &wait in waits {
             // Not reaped, so the id is still its own.
             if self.child.id().is_some() {
                 kill(pid(self.pid), Signal::SIGTERM).ok();
