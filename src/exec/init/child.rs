@@ -1,7 +1,6 @@
 //! What the leader's process does between a plan and execve: named steps in a fixed order.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use super::super::cgroup::Leaf;
 use super::super::link::{Bounds, SetupFailure};
 use super::command::{Command, failure};
 use super::enclosure::Scratch;
+use super::sandbox::capabilities::Kept;
 use super::sandbox::landlock::Domain;
 use super::sandbox::{StepError, capabilities, identity, rlimits};
 use super::sys;
@@ -47,7 +47,7 @@ pub(super) struct Child<'a> {
     pub(super) command: &'a Command,
     pub(super) bounds: &'a Bounds<'static>,
     /// Those that the task keeps at most.
-    pub(super) capabilities: Option<&'a BTreeSet<String>>,
+    pub(super) capabilities: Option<Kept>,
     pub(super) scratch: &'a Scratch,
     pub(super) leaf: Option<&'a Leaf>,
     pub(super) domain: Cell<Option<Domain>>,

@@ -25,7 +25,7 @@ use super::child::{Child, EXEC};
 use super::command::Command;
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
-use super::sandbox::{capabilities, priority, seccomp};
+use super::sandbox::{priority, seccomp};
 use super::standing::Standing;
 use super::word::Word;
 use super::{child, mounts, sys};
@@ -172,7 +172,6 @@ impl Leader<'_> {
         if let Some(Orders { program, env, cwd, .. }) = read_frame(&*frame).ok().flatten() {
             Command::new(program, env, cwd, self.scratch).ok();
         }
-        capabilities::rehearse();
     }
 
     /// Waits for the orders. None: there will be none, the worker has closed its end.
@@ -224,7 +223,7 @@ impl Leader<'_> {
         let child = Child {
             command,
             bounds,
-            capabilities: self.preparation.capabilities.as_ref(),
+            capabilities: self.standing.kept,
             scratch: self.scratch,
             leaf: self.leaf,
             domain: Cell::new(domain),

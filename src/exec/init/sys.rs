@@ -359,6 +359,19 @@ pub(super) fn drop_from_bounding_set(number: u32) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
+/// Makes these, a bit for each number, the effective, permitted and inheritable capabilities of this thread.
+pub(super) fn set_capabilities(all: u64) -> Result<(), Errno> {
+    // As capset(2) has it, in the version for 64 bits: two times 32 of each set, the lower ones first.
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let (low, high) = (all as u32, (all >> 32) as u32);
+    let sets = [low, low, low, high, high, high];
+    // SAFETY: the header is a version and the number of a thread, 0 for this one, and the sets have the
+    // length of that version. Both are only read.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
 /// The kernel's Landlock ABI, 1 or more.
 ///
 /// # Errors

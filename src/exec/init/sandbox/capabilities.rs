@@ -27,24 +27,27 @@ use super::StepError;
 /// inheritable before: that comes through an execve by root whatever the bounding set. [`set`] takes it
 /// from the leaders.
 ///
+/// Returns what is kept, for [`set`].
+///
 /// # Errors
 /// A name isn't a capability's. The set can't be cut, and `no_new_privs` won't make that harmless.
 pub(in crate::exec::init) fn bound(
     keep: &BTreeSet<String>,
     no_new_privs: bool,
-) -> Result<(), StepError> {
+) -> Result<Kept, StepError> {
+    let keep = named(keep)?;
     let read = |set| caps::read(None, set).map_err(failed);
     // What is beyond the bounding set already doesn't come through an execve, and can't be made to.
     let is_bounded = |own: &Capability| sys::in_bounding_set(own.index().into()) == Some(true);
     let own = read(CapSet::Permitted)?.into_iter().filter(is_bounded);
     let inheritable = own.chain(read(CapSet::Inheritable)?).collect();
     caps::set(None, CapSet::Inheritable, &inheritable).map_err(failed)?;
-    let kept: u64 = kept(keep)?.iter().map(Capability::bitmask).sum();
+    let Kept(kept) = keep.of_permitted()?;
     // The kernel's own list ends where it doesn't know a number.
     let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
     for (number, _) in known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0) {
         match sys::drop_from_bounding_set(number) {
-            Err(Errno::EPERM) if no_new_privs => return Ok(()),
+            Err(Errno::EPERM) if no_new_privs => break,
             Err(errno) => {
                 let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
                            no_new_privs";
@@ -53,12 +56,12 @@ pub(in crate::exec::init) fn bound(
             Ok(()) => {}
         }
     }
-    Ok(())
+    Ok(keep)
 }
 
 /// Lets what is kept outlive the identity switch. The flag ends with execve.
-pub(in crate::exec::init) fn keep_through_switch(keep: &BTreeSet<String>) -> Result<(), StepError> {
-    if !keep.is_empty() {
+pub(in crate::exec::init) fn keep_through_switch(keep: Kept) -> Result<(), StepError> {
+    if keep != Kept(0) {
         prctl::set_keepcaps(true)?;
     }
     Ok(())
@@ -66,33 +69,44 @@ pub(in crate::exec::init) fn keep_through_switch(keep: &BTreeSet<String>) -> Res
 
 /// Cuts the permitted, effective, inheritable and ambient sets to what is kept. Where the bounding set
 /// could not be cut, it is the permitted set that no_new_privs keeps execve from exceeding.
-pub(in crate::exec::init) fn set(keep: &BTreeSet<String>) -> Result<(), StepError> {
-    let kept = kept(keep)?;
-    // In this order each is within what the kernel allows for the next; the ambient set shrinks with them.
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable] {
-        caps::set(None, set, &kept).map_err(failed)?;
-    }
+pub(in crate::exec::init) fn set(keep: Kept) -> Result<(), StepError> {
+    let kept = keep.of_permitted()?;
+    // Set by set, as the crate does it, it took each task six calls. The ambient set shrinks with them.
+    sys::set_capabilities(kept.0)?;
     if !geteuid().is_root() {
-        for capability in &kept {
-            caps::raise(None, CapSet::Ambient, *capability).map_err(failed)?;
+        for capability in kept.each() {
+            caps::raise(None, CapSet::Ambient, capability).map_err(failed)?;
         }
     }
     Ok(())
 }
 
-/// Does what [`set`] does, without a change.
-pub(in crate::exec::init) fn rehearse() {
-    kept(&BTreeSet::new()).ok();
+/// Capabilities that a task keeps at most, as the kernel has them: a bit for each number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::exec::init) struct Kept(u64);
+
+impl Kept {
+    /// Those of them that this process has.
+    fn of_permitted(self) -> Result<Self, StepError> {
+        let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
+        Ok(Self(self.0 & mask(&permitted)))
+    }
+
+    fn each(self) -> impl Iterator<Item = Capability> {
+        caps::all().into_iter().filter(move |capability| self.0 & capability.bitmask() != 0)
+    }
 }
 
-fn kept(keep: &BTreeSet<String>) -> Result<CapsHashSet, StepError> {
+fn named(keep: &BTreeSet<String>) -> Result<Kept, StepError> {
     let known = |name: &String| {
         Capability::from_str(name)
             .map_err(|_| StepError::new(Errno::EINVAL, format!("{name} is no capability")))
     };
-    let keep = keep.iter().map(known).collect::<Result<CapsHashSet, _>>()?;
-    let had = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    Ok(keep.intersection(&had).copied().collect())
+    Ok(Kept(mask(&keep.iter().map(known).collect::<Result<CapsHashSet, _>>()?)))
+}
+
+fn mask(set: &CapsHashSet) -> u64 {
+    set.iter().map(Capability::bitmask).sum()
 }
 
 /// The crate keeps the system's error as text only; the number is still the thread's last.
