@@ -315,7 +315,7 @@ impl Bus {
         is_urgent: bool,
     ) -> Result<(), BusError> {
         let payload = serde_json::to_vec(ask).map_err(|e| BusError::Broken(e.to_string()))?;
-        let subject = format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.inner.api_prefix);
+        let subject = self.pull_subject(stream, consumer);
         let reply = Some(inbox.into());
         let message = Message { subject: subject.into(), reply, payload: payload.into() };
         self.inner.along.add(message);
@@ -324,6 +324,19 @@ impl Bus {
             self.inner.along.leave(&self.inner.client).await;
         }
         Ok(())
+    }
+
+    /// Why a consumer can't be pulled from, if the server said so since there were so many denials.
+    pub(super) fn denied_pull(&self, stream: &str, consumer: &str, since: u64) -> Option<BusError> {
+        let denials = self.denials();
+        let heard_more = denials.count() > since;
+        let denied =
+            heard_more.then(|| denials.of_publish(&self.pull_subject(stream, consumer), since));
+        denied.flatten().map(BusError::Denied)
+    }
+
+    fn pull_subject(&self, stream: &str, consumer: &str) -> String {
+        format!("{}.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.inner.api_prefix)
     }
 
     async fn request(&self, subject: String, payload: Bytes) -> Result<Bytes, BusError> {

@@ -62,6 +62,14 @@ struct Heard {
     answers: Option<Denied>,
 }
 
+impl Heard {
+    fn of_publish(&self, subject: &str, since: u64) -> Option<Denied> {
+        let newer = self.last.iter().rev().take_while(|(number, _)| *number > since);
+        let mut publishes = newer.map(|(_, denied)| denied);
+        publishes.find(|denied| matches!(denied, Denied::Publish(s) if **s == *subject)).cloned()
+    }
+}
+
 impl Default for Denials {
     fn default() -> Self {
         Self::new("_INBOX")
@@ -101,6 +109,16 @@ impl Denials {
         self.heard.borrow().answers.clone()
     }
 
+    /// How many there were so far.
+    pub(super) fn count(&self) -> u64 {
+        self.heard.borrow().count
+    }
+
+    /// Whether publishing to the subject was denied since there were so many.
+    pub(super) fn of_publish(&self, subject: &str, since: u64) -> Option<Denied> {
+        self.heard.borrow().of_publish(subject, since)
+    }
+
     /// What is denied from now on. To be made before the request is sent.
     pub(super) fn since_now(&self) -> SinceNow {
         let receiver = self.heard.subscribe();
@@ -120,13 +138,8 @@ impl SinceNow {
     /// Returns when a request to the subject is denied, or its answer; never, if neither is. Cancel safe.
     pub(super) async fn request_to(&mut self, subject: &str) -> Denied {
         let since = self.since;
-        let ours = |heard: &Heard| {
-            let newer = heard.last.iter().rev().take_while(|(number, _)| *number > since);
-            let mut publishes = newer.map(|(_, denied)| denied);
-            let is_ours =
-                |denied: &&Denied| matches!(denied, Denied::Publish(s) if **s == *subject);
-            heard.answers.as_ref().or_else(|| publishes.find(is_ours)).cloned()
-        };
+        let ours =
+            |heard: &Heard| heard.answers.clone().or_else(|| heard.of_publish(subject, since));
         let heard = self.receiver.wait_for(|heard| ours(heard).is_some()).await;
         let denied = heard.ok().and_then(|heard| ours(&heard));
         match denied {

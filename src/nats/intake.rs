@@ -6,7 +6,7 @@
 //!     ▲  all delivered, 404 dry, 408 expired  │      │ silent for two heartbeats, or reconnected
 //!     ├───────────────────────────────────────┘      │ (the server forgot the pull: rebuild it)
 //!     │                                              ▼
-//!     └───────── pause is over ◄───────────────── Paused{until} ◄── 409, 503
+//!     └───────── pause is over ◄───────────────── Paused{until} ◄── 409, 503, denied
 //! ```
 //!
 //! One pull per lane is open at a time. A lane that had more tasks than there was room for is *hot*: hot
@@ -98,8 +98,17 @@ pub struct PullHealth {
 #[derive(Debug)]
 enum Pull {
     Idle,
-    Waiting { number: u64, left: usize, heard: Instant, heartbeat: Duration },
-    Paused { until: Instant },
+    /// `denials`: how many the connection had heard of when the pull was sent.
+    Waiting {
+        number: u64,
+        left: usize,
+        heard: Instant,
+        heartbeat: Duration,
+        denials: u64,
+    },
+    Paused {
+        until: Instant,
+    },
 }
 
 #[derive(Debug)]
@@ -295,6 +304,10 @@ impl Intake {
         let now = Instant::now();
         let mut rebuilt = 0;
         for (id, lane) in &mut self.lanes {
+            if let Some(error) = denied(&self.bus, id, &lane.pull) {
+                tracing::error!(lane = %id, %error, "this lane's tasks can't be asked for");
+                lane.pull = Pull::Paused { until: now + error.pause(PAUSE) };
+            }
             match lane.pull {
                 Pull::Waiting { heard, heartbeat, .. }
                     if now.duration_since(heard) > 2 * heartbeat + SLACK =>
@@ -333,9 +346,10 @@ impl Intake {
             let ask = PullRequest { batch, wait, no_wait: lane.hot };
             let subjects = self.bus.subjects();
             let (stream, consumer) = (subjects.queue_stream(), subjects.lane_consumer(&id));
+            let denials = self.bus.denials().count();
             self.bus.pull(&stream, &consumer, inbox, &ask, is_urgent).await?;
             let (number, heard) = (self.pulls, Instant::now());
-            lane.pull = Pull::Waiting { number, left: batch, heard, heartbeat };
+            lane.pull = Pull::Waiting { number, left: batch, heard, heartbeat, denials };
         }
         Ok(())
     }
@@ -377,6 +391,13 @@ impl Intake {
         self.last_hot = last_hot.or(self.last_hot.take());
         shares
     }
+}
+
+/// Whether the server denied the pull. It says so beside all answers, so that a pull only falls silent.
+fn denied(bus: &Bus, lane: &LaneId, pull: &Pull) -> Option<BusError> {
+    let Pull::Waiting { denials, .. } = pull else { return None };
+    let subjects = bus.subjects();
+    bus.denied_pull(&subjects.queue_stream(), &subjects.lane_consumer(lane), *denials)
 }
 
 fn heartbeat(lanes: usize) -> Duration {

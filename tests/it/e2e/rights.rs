@@ -150,6 +150,25 @@ async fn a_worker_that_may_not_take_tasks_leaves_the_queue_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_worker_that_may_not_ask_for_tasks_says_so_until_it_may() {
+    let users = USERS.replace(
+        "\"$JS.API.CONSUMER.MSG.NEXT.RUNLANE_QUEUE.*\"",
+        "\"$JS.API.CONSUMER.MSG.NEXT.RUNLANE_QUEUE.elsewhere\"",
+    );
+    assert_ne!(users, USERS);
+    let site = Site::with_users(&users).await;
+    let worker = site.plain_worker().await;
+    worker.logged("tasks can't be asked for").await;
+    let log = worker.log();
+    assert!(log.contains("publish to $JS.API.CONSUMER.MSG.NEXT.RUNLANE_QUEUE."), "{log}");
+    // Not a forgotten pull, and not asked for without end.
+    tokio::time::sleep(AT_ONCE).await;
+    let log = worker.log();
+    assert!(!log.contains("forgot"), "{log}");
+    assert_eq!(log.matches("can't be asked for").count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn who_may_not_end_tasks_can_still_cancel_them() {
     let users = USERS.replace(
         "\"runlane.task.*.status\", \"runlane.task.*.outcome\"\n        \"$JS.API.STREAM.PURGE",
