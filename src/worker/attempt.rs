@@ -44,7 +44,7 @@ const START_TIME: Duration = Duration::from_secs(1);
 pub(super) enum AttemptEnd {
     /// The process could not be started.
     NotLaunched(LaunchError),
-    /// A stop came before the process was started.
+    /// A stop, or the time limit, came before the process was started.
     StoppedBefore(Stop),
     /// The process has ended, and nothing of it is left.
     Ended(Box<EndedRun>),
@@ -84,7 +84,7 @@ pub(super) async fn run(
 ) -> Attempted {
     let (word, late_stop) = (Word::default(), stop.clone());
     let launch = shared.spawner.launch_armed(armed, plan, &word);
-    let launched = match unless_stopped(launch, &word, stop.clone()).await {
+    let launched = match unless_stopped(launch, &word, plan.timeout, stop.clone()).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(error)) => {
             shared.tell_start(&delivery.id, Some(&error));
@@ -184,18 +184,27 @@ async fn while_it_runs<T>(main: impl Future<Output = T>, aside: impl Future<Outp
     }
 }
 
-/// Waits for a launch, unless a stop comes before the word to execute the program. After it the program may
-/// have begun: then its start is waited for, and whoever supervises it obeys the stop.
+/// Waits for a launch, unless a stop or the time limit comes before the word to execute the program. After it
+/// the program may have begun: then its start is waited for, and whoever supervises it obeys the stop. A
+/// program that starts has the whole of its time.
 async fn unless_stopped<T, E>(
     launch: impl Future<Output = Result<T, E>>,
     word: &Word,
+    limit: Option<Duration>,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> Result<Result<T, E>, Stop> {
     let mut launch = pin!(launch);
+    let too_late = async {
+        match limit {
+            Some(limit) => sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
     // Cancel safe: the launch is only borrowed. Dropping it, at a return, kills what it started.
     let asked = tokio::select! {
         launched = &mut launch => return Ok(launched),
         asked = stopped(&mut stop, |_| true) => asked,
+        () = too_late => Stop::because(StopReason::Timeout),
     };
     if !word.is_given() {
         return Err(asked);

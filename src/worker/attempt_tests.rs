@@ -39,7 +39,7 @@ async fn stopped_at_10_ms(
         at(500).await;
         set_stop(&sender, Stop::because(StopReason::LeaseLost));
     };
-    let launched = while_it_runs(unless_stopped(launch, &word, stop), asked).await;
+    let launched = while_it_runs(unless_stopped(launch, &word, None, stop), asked).await;
     (launched.map_err(|stop| stop.reason), begun.elapsed())
 }
 
@@ -85,7 +85,23 @@ async fn a_program_whose_file_never_comes_is_given_up_after_a_second() {
     let (begun, word) = (Instant::now(), Word::default());
     word.give();
     let (_sender, stop) = watch::channel(Some(Stop::because(StopReason::Canceled)));
-    let launched = unless_stopped(pending::<Result<(), ()>>(), &word, stop).await;
+    let launched = unless_stopped(pending::<Result<(), ()>>(), &word, None, stop).await;
     assert_eq!(launched.map_err(|stop| stop.reason), Err(StopReason::Canceled));
     assert_eq!(begun.elapsed(), START_TIME);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_does_not_start_within_its_time_has_timed_out() {
+    let (_sender, stop) = watch::channel(None);
+    let limit = Some(Duration::from_secs(60));
+    for (is_given, limit_and) in [(false, Duration::ZERO), (true, START_TIME)] {
+        let (begun, word) = (Instant::now(), Word::default());
+        if is_given {
+            word.give();
+        }
+        let launch = pending::<Result<(), ()>>();
+        let launched = unless_stopped(launch, &word, limit, stop.clone()).await;
+        assert_eq!(launched.map_err(|stop| stop.reason), Err(StopReason::Timeout));
+        assert_eq!(begun.elapsed(), Duration::from_secs(60) + limit_and);
+    }
 }

@@ -46,7 +46,13 @@ pub(super) fn judge(
         }
         AttemptEnd::StoppedBefore(stop) => {
             outcome.cause = Some(stop::cause(&stop));
-            task::AttemptEnd::Canceled
+            match stop.reason {
+                StopReason::Timeout => task::AttemptEnd::Timeout,
+                StopReason::Draining
+                | StopReason::Canceled
+                | StopReason::Replaced
+                | StopReason::LeaseLost => task::AttemptEnd::Canceled,
+            }
         }
         AttemptEnd::Ended(run) => judge_exit(task, *run, &mut outcome),
     };

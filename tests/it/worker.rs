@@ -164,6 +164,24 @@ async fn what_cannot_be_started_fails_for_good_and_names_the_step() {
 }
 
 #[tokio::test]
+async fn a_name_that_fills_every_pipe_fails_as_any_other_and_is_told_in_short() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let long = "a".repeat(100_000);
+    let program = format!(r#""mode":{{"command":{{"command":"/{long}"}}}}"#);
+    let cwd = format!(r#""mode":{{"command":{{"command":"true"}}}},"cwd":"/{long}""#);
+    for (id, step, what) in [("program", "exec", program), ("cwd", "chdir", cwd)] {
+        let spec = format!(r#"{{"kind":{{"subprocess":{{{what}}}}}}}"#);
+        let id = fleet.publish(id, spec).await;
+        let error = fleet.outcome(&id).await.error.expect("it says why");
+        assert_eq!(error.step, step);
+        assert!(error.message.ends_with("file name too long"), "{}", error.message);
+        assert!(error.message.len() < 1000, "{}", error.message.len());
+    }
+}
+
+#[tokio::test]
 async fn two_workers_share_a_thousand_tasks_and_each_runs_once() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;

@@ -27,6 +27,12 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The longest argument that Linux takes, without its final zero: MAX_ARG_STRLEN of execve(2).
 const MAX_ARGUMENT: usize = 128 * 1024 - 1;
 
+/// Characters of a failure's message that are told, from its begin and from its end. As JSON, where one may
+/// take six bytes, it has to fit into the one page that the smallest pipe has: its reader waits for the
+/// end of who writes it.
+const HEAD: usize = 400;
+const TAIL: usize = 200;
+
 /// What is executed, in the form that the child's steps take.
 pub(super) struct Command {
     /// The paths that are tried, in this order.
@@ -104,8 +110,20 @@ impl Command {
     }
 }
 
+/// What a step's failure is told as. Of a long message, which has a stranger's path or name in it, the middle is
+/// left out.
 pub(super) fn failure(step: &str, errno: Errno, message: String) -> SetupFailure {
-    SetupFailure { step: step.to_owned(), errno: errno as i32, message }
+    SetupFailure { step: step.to_owned(), errno: errno as i32, message: shortened(message) }
+}
+
+fn shortened(message: String) -> String {
+    let left_out = message.chars().count().saturating_sub(HEAD + TAIL);
+    if left_out == 0 {
+        return message;
+    }
+    let head: String = message.chars().take(HEAD).collect();
+    let tail: String = message.chars().skip(HEAD + left_out).collect();
+    format!("{head} … ({left_out} characters) … {tail}")
 }
 
 fn reason(errno: Errno) -> String {
@@ -177,6 +195,7 @@ fn strings(values: impl IntoIterator<Item = String>) -> Result<Vec<CString>, Set
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::link::{Setup, encode};
     use super::*;
 
     #[test]
@@ -185,5 +204,19 @@ mod tests {
         assert_eq!(candidates("sh", "/a::b"), ["/a/sh", "sh", "b/sh"]);
         assert_eq!(candidates("./sh", "/a"), ["./sh"]);
         assert!(candidates("", "/a").is_empty());
+    }
+
+    #[test]
+    fn a_failure_fits_into_the_smallest_pipe_and_names_begin_and_end() {
+        for long in ["x".repeat(1 << 20), "\u{1}".repeat(70_000), "é\"\\".repeat(30_000)] {
+            let message = format!("cannot run {long}: no such file");
+            let told = failure(EXEC, Errno::ENOENT, message.clone());
+            assert!(told.message.starts_with("cannot run "), "{}", told.message);
+            assert!(told.message.ends_with(": no such file"), "{}", told.message);
+            let frame = encode(&Setup::Failed(told)).expect("JSON");
+            assert!(frame.len() < 4096, "{}", frame.len());
+        }
+        let short = failure(EXEC, Errno::ENOENT, "cannot run it".to_owned());
+        assert_eq!(short.message, "cannot run it");
     }
 }

@@ -13,6 +13,7 @@ use std::io::{self, PipeWriter, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::unistd::{Pid, getpid, setsid};
@@ -22,7 +23,7 @@ use super::super::link::{
     AGAIN, Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, encode, read_frame,
 };
 use super::child::{Child, EXEC};
-use super::command::Command;
+use super::command::{Command, failure};
 use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{priority, seccomp};
@@ -111,9 +112,9 @@ impl Leader<'_> {
         }
         if namespaces.mount {
             mounts::arrange(enclosure, self.scratch).map_err(|error| {
-                let mut failure = refused("mounts", &error.source);
-                failure.message = format!("{}: {}", error.path.display(), failure.message);
-                failure
+                let why = refused("mounts", &error.source).message;
+                let errno = Errno::from_raw(error.source.raw_os_error().unwrap_or(0));
+                failure("mounts", errno, format!("{}: {why}", error.path.display()))
             })?;
         }
         self.set_priorities()?;
