@@ -8,11 +8,16 @@ use jiff::Timestamp;
 
 use super::submit::Submitter;
 use super::{Client, QueuedTask};
-use crate::nats::{Append, Bus, BusError, Headers};
+use crate::nats::{Append, Bus, BusError, Headers, StatusEntry};
 use crate::task;
 use crate::wire::{ErrorDetail, Finished, Outcome, Phase, StatusEvent, TaskId, TaskSpec, Timer};
 
-/// Stores a schedule; one that is there for the same task and timer is replaced.
+/// The latest time that a schedule is set for. nats-server counts nanoseconds in 63 bits: what is due after
+/// April 2262 it takes for overdue (seen with 2.15.1).
+const LATEST: Timestamp = Timestamp::constant(9_214_646_400, 0); // 2262-01-01
+
+/// Stores a schedule; one that is there for the same task and timer is replaced. One that would be later than
+/// [`LATEST`] is due then: whoever takes it looks at the task's own times.
 pub(crate) async fn schedule(
     bus: &Bus,
     id: &TaskId,
@@ -20,7 +25,7 @@ pub(crate) async fn schedule(
     at: Timestamp,
     payload: Bytes,
 ) -> Result<u64, BusError> {
-    let subjects = bus.subjects();
+    let (subjects, at) = (bus.subjects(), at.min(LATEST));
     let headers = Headers::default()
         .with(Headers::SCHEDULE, format!("@at {at}"))
         .with(Headers::SCHEDULE_TARGET, subjects.due(id, timer));
@@ -46,39 +51,60 @@ impl Client {
         Ok(queued)
     }
 
-    /// Ends a task that was not started in time; nothing happens if it was.
-    pub(crate) async fn expire(&self, id: &TaskId) -> Result<(), BusError> {
+    /// Ends a queued task whose `startBy` has passed; nothing happens to one that was started. Returns that
+    /// time, if it is still to come: a timer may be that of an earlier task of this id, or too early.
+    pub(crate) async fn expire(&self, id: &TaskId) -> Result<Option<Timestamp>, BusError> {
         if self.last_record(id).await?.is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let lane = self.queued(id).await?.map(|queued| queued.lane);
-        let mut outcome = expired(id);
-        outcome.lane = lane;
+        // Without a spec that can be read it is rejected, and what isn't queued can't start.
+        let Some(QueuedTask { lane, spec: Some(spec), .. }) = self.queued(id).await? else {
+            return Ok(None);
+        };
+        match spec.start_by {
+            Some(start_by) if start_by >= Timestamp::now() => return Ok(Some(start_by)),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+        let outcome = Outcome { lane: Some(lane), ..expired(id) };
         let event = StatusEvent::Finished(Finished {
             outcome: outcome.clone(),
             token: uuid::Uuid::now_v7().simple().to_string(),
         });
         match self.log().append(id, &event, 0, super::cancel::append_deadline()).await? {
-            Append::Won(_) => self.settle(outcome).await.map(|_| ()),
-            Append::Lost(_) => Ok(()),
+            Append::Won(_) => self.settle(outcome).await.map(|_| None),
+            Append::Lost(_) => Ok(None),
         }
     }
 
-    /// Ends a queued task whose `startBy` has passed, so that it ends also where no worker is. Whoever
-    /// asks about the task does it; without the right to, the next worker will.
+    /// The same by whoever asks about the task, so that it ends also where no worker is; without the right to,
+    /// the next worker will.
     pub(crate) async fn expire_overdue(&self, id: &TaskId) {
-        let overdue = |task: QueuedTask| task.spec?.start_by.filter(|by| *by < Timestamp::now());
-        let Ok(Some(_)) = self.queued(id).await.map(|queued| queued.and_then(overdue)) else {
-            return;
-        };
         if let Err(error) = self.expire(id).await {
             tracing::debug!(task = %id, %error, "an overdue task was not ended here");
         }
     }
 
+    /// Removes what is kept of a finished task when its `ttl` is over. `finished` is the sequence of the record
+    /// that the timer is about; the id may be another task's by now.
+    pub(crate) async fn forget_finished(
+        &self,
+        id: &TaskId,
+        finished: Option<u64>,
+    ) -> Result<(), BusError> {
+        match self.last_record(id).await? {
+            Some(StatusEntry { seq, event: StatusEvent::Finished(_) })
+                if finished.is_none_or(|finished| finished == seq) =>
+            {
+                self.forget(id).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Removes everything that is kept of a task: its records, its outcome, its spec and its output.
     /// A task that is not finished is left alone by those who call this.
-    pub(crate) async fn forget(&self, id: &TaskId) -> Result<(), BusError> {
+    pub(super) async fn forget(&self, id: &TaskId) -> Result<(), BusError> {
         let subjects = self.bus().subjects();
         let tasks = subjects.tasks_stream();
         self.bus().purge(&subjects.output_stream(), &subjects.output_task(id)).await?;

@@ -36,7 +36,7 @@ pub use status::{
     CancelRequest, Cause, CpuTime, ErrorDetail, Finished, Outcome, OutputTotals, Phase, Requeued,
     Retrying, Started, StatusEvent, StopReason,
 };
-pub use subject::{Subjects, Timer};
+pub use subject::{PurgeTimer, Subjects, Timer};
 pub use submit::{SubmitReply, Submitted};
 pub use task_spec::{
     CommandMode, ContainerSpec, EnvVar, Kind, OutputSpec, Runtime, ScriptMode, SubprocessMode,

@@ -12,6 +12,8 @@
 //! runlane.due.<id>.<timer>             RUNLANE_SCHEDULE … and then moved here
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::{LaneId, Namespace, TaskId, WorkerId};
 use super::output::Stream;
 
@@ -288,6 +290,16 @@ impl Timer {
     fn from_token(token: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|timer| timer.token() == token)
     }
+}
+
+/// The payload of a [`Timer::Purge`]. One that is empty, or of another form, says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PurgeTimer {
+    /// The sequence of the finished record whose task's results are over: the id may be another task's by
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_seq: Option<u64>,
 }
 
 /// What a subject below `task.<id>` is about.

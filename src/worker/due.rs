@@ -5,13 +5,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use jiff::Timestamp;
+
 use super::chores::Progress;
 use crate::client::Client;
+use crate::client::schedule::schedule;
 use crate::nats::{Bus, BusError, Chore, ChoreSource};
-use crate::wire::{TaskId, Timer};
+use crate::wire::{PurgeTimer, TaskId, Timer};
 
 /// How soon a task is looked at again whose message is in the queue still.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What is due within this time is waited for.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Which messages this is about.
 pub(super) fn source(bus: &Bus) -> ChoreSource {
@@ -29,13 +35,32 @@ pub(super) async fn settle(client: &Client, chore: &Chore) -> Result<Progress, B
             return Ok(Progress::Again(LOOK_AGAIN));
         }
         Timer::Start => {}
-        Timer::Expire => client.expire(&id).await?,
-        Timer::Purge => purge(client, &id).await?,
+        Timer::Expire => {
+            if let Some(start_by) = client.expire(&id).await? {
+                return expire_later(client, &id, start_by).await;
+            }
+        }
+        Timer::Purge => {
+            tracing::debug!(task = %id, "the results' time is over");
+            let PurgeTimer { finished_seq } =
+                serde_json::from_slice(&chore.payload).unwrap_or_default();
+            client.forget_finished(&id, finished_seq).await?;
+        }
     }
     Ok(Progress::Settled)
 }
 
-async fn purge(client: &Client, id: &TaskId) -> Result<(), BusError> {
-    tracing::debug!(task = %id, "the results' time is over");
-    client.forget(id).await
+/// Two clocks that don't agree need a moment; a timer that was set too early is set again.
+async fn expire_later(
+    client: &Client,
+    id: &TaskId,
+    start_by: Timestamp,
+) -> Result<Progress, BusError> {
+    let left = start_by.duration_since(Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or_default();
+    if left < SOON {
+        return Ok(Progress::Again(left.max(LOOK_AGAIN)));
+    }
+    schedule(client.bus(), id, Timer::Expire, start_by, Bytes::new()).await?;
+    Ok(Progress::Settled)
 }

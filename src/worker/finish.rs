@@ -12,7 +12,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,8 +26,8 @@ use crate::nats::{AckHandle, Append, BusError};
 use crate::task::Task;
 use crate::task::{self, History, LaunchPlan, Next, PlanError};
 use crate::wire::{
-    ErrorDetail, Outcome, Phase, Requeued, Retrying, Started, StatusEvent, StopReason, TaskId,
-    Timer,
+    ErrorDetail, Outcome, Phase, PurgeTimer, Requeued, Retrying, Started, StatusEvent, StopReason,
+    TaskId, Timer,
 };
 
 /// How long the end of a task is kept in memory while the server is away.
@@ -78,8 +77,8 @@ pub(super) async fn settle(
     match task::after_attempt(&task.retry, task.loss.max_worker_losses, ended_as, history, random())
     {
         Next::Finish(phase) => {
-            finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
-            forget_later(shared, task).await;
+            let seq = finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
+            forget_later(shared, task, Some(seq)).await;
         }
         Next::Retry { delay, failures, worker_losses } => {
             let counts = (failures, worker_losses);
@@ -99,7 +98,7 @@ pub(super) async fn cancel_unstarted(
 ) -> Result<(), FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Canceled);
     outcome.cause = Some(stop::cause(stop));
-    finish(shared, handle, taken, outcome).await
+    finish(shared, handle, taken, outcome).await.map(drop)
 }
 
 /// Ends a task that its runner can't run.
@@ -116,7 +115,7 @@ pub(super) async fn reject(
         message: error.to_string(),
         problems: Vec::new(),
     });
-    finish(shared, handle, taken, outcome).await
+    finish(shared, handle, taken, outcome).await.map(drop)
 }
 
 /// Hands a task back: another worker may start it at once.
@@ -141,12 +140,15 @@ pub(super) async fn requeue(
     Ok(())
 }
 
-/// Lets the server's clock end the results of a task that asked for it.
-pub(super) async fn forget_later(shared: &Shared, task: &Task) {
+/// Lets the server's clock end the results of a task that asked for it. `finished` is the sequence of its last
+/// record, if that is known here.
+pub(super) async fn forget_later(shared: &Shared, task: &Task, finished: Option<u64>) {
     let Some(ttl) = task.ttl else { return };
     let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
     let at = Timestamp::now().checked_add(ttl).unwrap_or(Timestamp::MAX);
-    if let Err(error) = schedule(&shared.bus, &task.id, Timer::Purge, at, Bytes::new()).await {
+    let payload = serde_json::to_vec(&PurgeTimer { finished_seq: finished });
+    let payload = payload.expect("a number is plain JSON").into();
+    if let Err(error) = schedule(&shared.bus, &task.id, Timer::Purge, at, payload).await {
         tracing::warn!(task = %task.id, %error, "results are kept as long as their streams keep them");
     }
 }
@@ -201,13 +203,13 @@ async fn finish(
     handle: &AckHandle,
     taken: &Taken,
     outcome: Outcome,
-) -> Result<(), FinishError> {
+) -> Result<u64, FinishError> {
     // The next task has this one's place by then, and its start comes first.
     shared.bus.after_others().await;
-    append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
+    let seq = append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
     shared.count_completed(&outcome);
     conclude(shared, handle, &outcome, taken.slot.as_deref()).await?;
-    Ok(())
+    Ok(seq)
 }
 
 async fn retry(
@@ -236,7 +238,7 @@ async fn retry(
         let mut outcome = Outcome { phase: Phase::Canceled, ..ended };
         outcome.cause = Some(stop::cause(&stop::canceled(request)));
         let taken = Taken { seq, ..taken.clone() };
-        return finish(shared, handle, &taken, outcome).await;
+        return finish(shared, handle, &taken, outcome).await.map(drop);
     }
     handle.nak(&shared.bus, delay).await?;
     Ok(())

@@ -170,7 +170,7 @@ async fn take(
 /// Also the results of a task that never ran end when it asked for it.
 async fn forget_later(shared: &Shared, ready: Option<&Ready>) {
     if let Some(ready) = ready {
-        finish::forget_later(shared, &ready.task).await;
+        finish::forget_later(shared, &ready.task, None).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use runlane::client::Client;
 use runlane::nats::Headers;
 use runlane::wire::{LaneId, Phase, Timer};
 
@@ -78,4 +79,72 @@ async fn consumers_that_somebody_removes_are_made_again() {
     fleet.queue_is_empty().await;
     fleet.cancel(&canceled, "").await;
     assert_eq!(fleet.outcome(&canceled).await.phase, Phase::Canceled);
+}
+
+#[tokio::test]
+async fn times_that_the_servers_clock_does_not_reach_are_not_overdue() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let client = Client::new(fleet.bus.clone());
+    let spec = |more: &str| serde_json::from_str(&shell_spec("exit 0", more)).expect("a spec");
+    let late = "9000-01-01T00:00:00Z";
+    // Without a worker that could take it.
+    let more =
+        format!(r#""startBy":"{late}","runnerSelector":{{"matchLabels":{{"os":"plan9"}}}},"#);
+    let waits = client.submit(spec(&more)).await.expect("it is queued").task.id;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let sleeps = client.submit(spec(&format!("\"notBefore\":\"{late}\","))).await;
+    let sleeps = sleeps.expect("it is kept").task.id;
+    // One that a client has asked for nevertheless is put off once, not again and again.
+    let foreign =
+        fleet.publish("foreign", shell_spec("exit 0", &format!("\"notBefore\":\"{late}\","))).await;
+    fleet.queue_has(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for id in [&waits, &sleeps, &foreign] {
+        assert!(fleet.events(id).await.is_empty(), "{id}");
+    }
+    fleet.queue_has(1).await;
+    let stream =
+        server.jetstream().await.get_stream("RUNLANE_SCHEDULE").await.expect("it is there");
+    let state = &stream.cached_info().state;
+    assert_eq!(state.messages, 3, "two starts and one end");
+    assert!(state.last_sequence < 6, "{} schedules were stored", state.last_sequence);
+}
+
+#[tokio::test]
+async fn timers_of_an_earlier_task_leave_its_successor_alone() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let subjects = fleet.bus.subjects();
+    let due = async |id, timer, payload: &str| {
+        let subject = subjects.due(id, timer);
+        let payload = payload.to_owned().into();
+        fleet.bus.publish(subject, Headers::default(), payload).await.expect("stored")
+    };
+    // It runs; the timers are those of a task that had its id before.
+    let id = fleet.shell("again", "sleep 2").await;
+    while fleet.events(&id).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    due(&id, Timer::Purge, "").await;
+    due(&id, Timer::Purge, r#"{"finishedSeq":1}"#).await;
+    due(&id, Timer::Expire, "").await;
+    assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
+    assert_eq!(fleet.events(&id).await.len(), 2, "one attempt");
+    // It has ended, and they still are another's.
+    due(&id, Timer::Purge, r#"{"finishedSeq":1}"#).await;
+    let waits = fleet
+        .publish("waits", shell_spec("exit 0", r#""notBefore":"2100-01-01T00:00:00Z","#))
+        .await;
+    fleet.queue_is_empty().await;
+    due(&waits, Timer::Expire, "").await;
+    fleet.nothing_is_due().await;
+    assert_eq!(fleet.events(&id).await.len(), 2);
+    assert!(fleet.events(&waits).await.is_empty());
+    // One for this end is obeyed.
+    let seq = fleet.log.last(&id).await.expect("it answers").expect("it has ended").seq;
+    due(&id, Timer::Purge, &format!(r#"{{"finishedSeq":{seq}}}"#)).await;
+    fleet.nothing_is_due().await;
+    assert!(fleet.events(&id).await.is_empty());
 }

@@ -129,9 +129,31 @@ impl Fleet {
 
     /// Waits until no message is left in the queue: acks come after the outcome.
     pub(crate) async fn queue_is_empty(&self) {
+        self.queue_has(0).await;
+    }
+
+    /// Waits until no more than so many messages are left in the queue.
+    pub(crate) async fn queue_has(&self, most: usize) {
         let start = Instant::now();
-        while self.queued().await > 0 {
+        while self.queued().await > most {
             assert!(start.elapsed() < DEADLINE, "{} messages are left", self.queued().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the workers have seen to every timer that is due.
+    pub(crate) async fn nothing_is_due(&self) {
+        let (subjects, start) = (self.bus.subjects(), Instant::now());
+        let (stream, filter) = (subjects.schedule_stream(), subjects.due_all());
+        while !self
+            .bus
+            .read_page(&stream, &filter, 1)
+            .await
+            .expect("it answers")
+            .messages
+            .is_empty()
+        {
+            assert!(start.elapsed() < DEADLINE, "timers are left");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
