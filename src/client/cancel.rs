@@ -94,6 +94,7 @@ impl Client {
         options: &CancelOptions,
     ) -> Result<Canceled, CancelError> {
         let failed = |source| CancelError::Bus { id: id.clone(), source };
+        let options = &CancelOptions { request: options.request.clone().shortened(), ..*options };
         let mut last = self.log().last(id).await.map_err(failed)?;
         let lane;
         if let Some(StatusEntry { event: StatusEvent::Started(started), .. }) = &last {

@@ -16,7 +16,7 @@ use super::delivery::AckHandle;
 use super::{Bus, BusError};
 
 /// How long a message stays with a worker that says nothing.
-const ACK_WAIT: Duration = Duration::from_secs(15);
+pub const ACK_WAIT: Duration = Duration::from_secs(15);
 /// How long one pull waits.
 const EXPIRES: Duration = Duration::from_secs(5);
 /// Messages of one pull.
@@ -54,6 +54,8 @@ pub struct Chore {
     pub payload: Bytes,
     /// When it was stored.
     pub stored_at: Timestamp,
+    /// How often it was delivered, this time included.
+    pub delivered: u32,
     /// How to say that it is settled, or to ask for it again.
     pub handle: AckHandle,
 }
@@ -135,8 +137,9 @@ fn read(bus: &Bus, message: async_nats::Message) -> Option<Chore> {
     let micros = i64::try_from(info.published.unix_timestamp_nanos() / 1_000).ok()?;
     let stored_at = Timestamp::from_microsecond(micros).ok()?;
     let handle = AckHandle::new(message.reply.as_ref()?.to_string());
+    let delivered = u32::try_from(info.delivered).unwrap_or(u32::MAX);
     let (subject, payload) = (message.subject.to_string(), message.message.payload);
-    Some(Chore { subject, payload, stored_at, handle })
+    Some(Chore { subject, payload, stored_at, delivered, handle })
 }
 
 async fn ensure_consumer(bus: &Bus, source: &ChoreSource) -> Result<(), BusError> {

@@ -234,16 +234,18 @@ impl StatusLog {
     }
 }
 
-/// Reads a cancel request. Whatever the payload, it is a wish to end the task: what can't be read is
+/// Reads a cancel request. Whatever the payload, it is a wish to end the task: the begin of what can't be read is
 /// kept as the reason.
 pub fn parse_cancel(payload: &[u8]) -> CancelRequest {
     if payload.is_empty() {
         return CancelRequest::default();
     }
-    serde_json::from_slice(payload).unwrap_or_else(|_| CancelRequest {
-        reason: Some(String::from_utf8_lossy(&payload[..payload.len().min(256)]).into_owned()),
-        ..CancelRequest::default()
-    })
+    let request: CancelRequest =
+        serde_json::from_slice(payload).unwrap_or_else(|_| CancelRequest {
+            reason: Some(String::from_utf8_lossy(&payload[..payload.len().min(256)]).into_owned()),
+            ..CancelRequest::default()
+        });
+    request.shortened()
 }
 
 fn encode(value: &impl serde::Serialize) -> Result<Bytes, BusError> {

@@ -340,10 +340,10 @@ pub struct OutputTotals {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelRequest {
-    /// Why, for the outcome.
+    /// Why, for the outcome. 1024 characters of it are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who asks, for the outcome.
+    /// Who asks, for the outcome. 1024 characters of it are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// Milliseconds between the polite signal and SIGKILL; 0 kills at once. None: the task's.
@@ -352,4 +352,22 @@ pub struct CancelRequest {
     /// The task that takes the slot; the outcome's cause is then `replaced`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<TaskId>,
+}
+
+impl CancelRequest {
+    /// Characters of `reason` and of `by` that are kept: they stand in the outcome, which has to fit into a
+    /// message, whatever a stranger writes.
+    pub const TEXT_LENGTH: usize = 1024;
+
+    /// Cuts its texts to what is kept of them.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        for text in [&mut self.reason, &mut self.by].into_iter().flatten() {
+            if let Some((end, _)) = text.char_indices().nth(Self::TEXT_LENGTH) {
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        self
+    }
 }

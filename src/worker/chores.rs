@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{cancel_sweep, due};
 use crate::client::Client;
@@ -11,8 +11,12 @@ use crate::nats::{Bus, BusError, Chore, ChoreQueue, ChoreSource};
 
 /// Messages of each sort that are worked on at once.
 const AT_ONCE: usize = 16;
-/// How soon a message whose step failed comes again.
+/// How soon a message whose step failed comes again. One that can't succeed as things are takes twice as long
+/// each time, up to [`MOST_DOUBLINGS`]: some 17 minutes.
 const RETRY: Duration = Duration::from_secs(2);
+const MOST_DOUBLINGS: u32 = 9;
+/// How long a step may take: the message comes to another worker soon after.
+const STEP: Duration = Duration::from_secs(12);
 
 /// What came of a message.
 pub(super) enum Progress {
@@ -53,6 +57,10 @@ pub(super) async fn run(bus: Bus, sort: Sort) -> Result<(), BusError> {
     }
 }
 
+fn pause_after(error: &BusError, delivered: u32) -> Duration {
+    if error.is_passing() { RETRY } else { RETRY * 2_u32.pow(delivered.min(MOST_DOUBLINGS)) }
+}
+
 /// Opens the queue; a server that is starting or changing its leader is waited for.
 async fn open(bus: &Bus, source: ChoreSource) -> Result<ChoreQueue, BusError> {
     loop {
@@ -67,10 +75,14 @@ async fn open(bus: &Bus, source: ChoreSource) -> Result<ChoreQueue, BusError> {
 }
 
 async fn settle(client: Client, sort: Sort, chore: Chore) {
-    let progress = match sort {
-        Sort::Cancels => cancel_sweep::sweep(&client, &chore).await,
-        Sort::Due => due::settle(&client, &chore).await,
+    let step = async {
+        match sort {
+            Sort::Cancels => cancel_sweep::sweep(&client, &chore).await,
+            Sort::Due => due::settle(&client, &chore).await,
+        }
     };
+    // Whatever of it was done, whoever tries again finds it.
+    let progress = timeout(STEP, step).await.unwrap_or(Err(BusError::Unclear(STEP)));
     let answered = match progress {
         Ok(Progress::Settled) => {
             chore.handle.ack(client.bus());
@@ -79,10 +91,25 @@ async fn settle(client: Client, sort: Sort, chore: Chore) {
         Ok(Progress::Again(delay)) => chore.handle.nak(client.bus(), delay).await,
         Err(error) => {
             tracing::warn!(subject = %chore.subject, %error, "a step failed; it is tried again");
-            chore.handle.nak(client.bus(), RETRY).await
+            chore.handle.nak(client.bus(), pause_after(&error, chore.delivered)).await
         }
     };
     if let Err(error) = answered {
         tracing::debug!(subject = %chore.subject, %error, "not answered; the message comes again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nats::chores::ACK_WAIT;
+
+    #[test]
+    fn what_can_not_succeed_is_tried_ever_more_seldom_and_what_may_soon_again() {
+        let never = BusError::TooLarge { size: 2, limit: 1 };
+        let pauses = [1, 2, 9, 1000].map(|delivered| pause_after(&never, delivered).as_secs());
+        assert_eq!(pauses, [4, 8, 1024, 1024]);
+        assert_eq!(pause_after(&BusError::Unclear(STEP), 1000), RETRY);
+        assert!(STEP < ACK_WAIT);
     }
 }

@@ -97,6 +97,29 @@ async fn a_cancel_ends_a_running_task_and_everything_it_started() {
 }
 
 #[tokio::test]
+async fn a_cancel_whose_reason_fills_a_message_ends_the_task_as_any_other() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let runs = fleet.shell("runs", "sleep 600").await;
+    let waits = shell_spec("exit 0", r#""notBefore":"2100-01-01T00:00:00Z","#);
+    let waits = fleet.publish("waits", waits).await;
+    fleet.queue_has(1).await;
+    let reason = "r".repeat(fleet.bus.max_payload() - 200);
+    for id in [&runs, &waits] {
+        let request = format!(r#"{{"reason":"{reason}","by":"me"}}"#);
+        let subject = fleet.bus.subjects().cancel(id);
+        fleet.bus.publish(subject, Headers::default(), request.into()).await.expect("stored");
+        let outcome = fleet.outcome(id).await;
+        assert_eq!(outcome.phase, Phase::Canceled, "{id}");
+        let cause = outcome.cause.expect("it says why");
+        assert_eq!(cause.message.expect("a reason").chars().count(), 1025, "{id}");
+        assert_eq!(cause.by.as_deref(), Some("me"));
+    }
+    fleet.queue_is_empty().await;
+}
+
+#[tokio::test]
 async fn a_task_whose_cancel_is_stored_never_starts() {
     let server = TestServer::start().await;
     let fleet = Fleet::new(&server).await;
