@@ -16,6 +16,9 @@
 //! once. So each lane may bring one in excess when many get tasks at once. The worker's loop hands it
 //! back at once, and the lane is hot by it: it isn't asked again before there is room.
 //!
+//! Nothing is asked while the server is away: it would wait in the client library, and arrive with all that
+//! was asked in vain before.
+//!
 //! The client library's own pull streams stall or lose messages when they ask for few messages, and
 //! after reconnects; see docs/decisions.md.
 
@@ -29,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::delivery::{self, Delivery, Stray};
-use super::link::Link;
+use super::link::{Link, LinkState};
 use super::{Bus, BusError};
 use crate::telemetry::metrics;
 use crate::wire::LaneId;
@@ -209,13 +212,24 @@ impl Intake {
                 _ = look_over.tick() => self.look_over(),
                 () = self.tasks.closed() => return Ok(()),
             }
-            self.pull().await?;
+            // The library's queue may be full, after a long time without a server.
+            let mut closing = self.inputs.closing.clone();
+            // Cancel safe: the pulls that were asked for are all that is forgotten, at the end.
+            tokio::select! {
+                biased;
+                pulled = self.pull() => pulled?,
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
         }
     }
 
     /// Without a listener the server forgets our pulls; what it sent before it knew still comes.
     async fn close(mut self, mut inbox: async_nats::Subscriber) -> Result<(), BusError> {
-        inbox.drain().await.map_err(|error| BusError::Broken(error.to_string()))?;
+        match timeout(CLOSING_WAIT, inbox.drain()).await {
+            Ok(drained) => drained.map_err(|error| BusError::Broken(error.to_string()))?,
+            // There is no server to send anything.
+            Err(_) => return Ok(()),
+        }
         while let Ok(Some(message)) = timeout(CLOSING_WAIT, inbox.next()).await {
             self.on_message(message).await;
         }
@@ -300,7 +314,14 @@ impl Intake {
         }
     }
 
+    fn is_up(&self) -> bool {
+        self.inputs.link.borrow().state == LinkState::Up
+    }
+
     fn look_over(&mut self) {
+        if !self.is_up() {
+            return;
+        }
         let now = Instant::now();
         let mut rebuilt = 0;
         for (id, lane) in &mut self.lanes {
@@ -335,6 +356,9 @@ impl Intake {
 
     async fn pull(&mut self) -> Result<(), BusError> {
         self.inputs.room.mark_unchanged();
+        if !self.is_up() {
+            return Ok(());
+        }
         let heartbeat = heartbeat(self.lanes.len());
         let is_urgent = self.inputs.room.borrow().is_urgent;
         for (id, batch) in self.shares(self.room()) {

@@ -6,7 +6,7 @@ use async_nats::{Message, Request, RequestErrorKind, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Bus;
 use super::denials::{Denied, SinceNow};
@@ -40,6 +40,8 @@ impl Bus {
         let reply = tokio::select! {
             biased;
             reply = self.client().send_request(subject.clone(), request) => reply,
+            // Its own time begins when the library has room for it.
+            () = sleep(REQUEST_TIMEOUT * 2) => return Err(BusError::Unclear(begun.elapsed())),
             denied = denials.request_to(&subject) => return Err(match denied {
                 Denied::Publish(_) => BusError::Denied(denied),
                 // It is the answer that can't come: the request may have been obeyed.

@@ -2,17 +2,19 @@
 //!
 //! The lanes bucket is read at the start, on each change, after each reconnect, and now and then, so a
 //! change that was missed is late, never lost. Many changes at once are one read, and reads of a large
-//! bucket take a small part of the time.
+//! bucket take a small part of the time. A lane that can't be served now is left out, and keeps no other from
+//! being served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::runner::Router;
+use super::shared::chain;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{Bus, BusError, Link, presence};
 use crate::telemetry::metrics;
@@ -30,7 +32,7 @@ const REST: u32 = 4;
 const ATTACHING: usize = 16;
 /// Pause before lanes are looked at that can't be pulled from: mostly the server has no leader for a moment.
 const DOUBT_PAUSE: Duration = Duration::from_secs(2);
-/// Pause after a failed read.
+/// Pause after a failed read; while lanes can't be served, it is doubled up to [`REFRESH`].
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A lane that this worker serves.
@@ -44,6 +46,14 @@ pub(super) struct Lane {
 
 /// The lanes that this worker serves.
 pub(super) type Lanes = BTreeMap<LaneId, Lane>;
+
+/// What came of a look at the lanes.
+enum All {
+    /// All of ours are served.
+    Served,
+    /// Some of them can't be now.
+    ButSome,
+}
 
 /// Keeps the lanes up to date.
 pub(super) struct LaneWatch {
@@ -62,11 +72,20 @@ impl LaneWatch {
     pub(super) async fn run(mut self) -> Result<(), BusError> {
         let mut changes = presence::lane_changes(&self.bus).await?;
         let (mut settling, mut doubted) = (0, BTreeSet::new());
+        let mut again = RETRY_PAUSE;
         loop {
             let read_at = Instant::now();
             let pause = match self.refresh(&std::mem::take(&mut doubted)).await {
-                Ok(()) if settling > 0 => SETTLING,
-                Ok(()) => REFRESH,
+                Ok(_) if settling > 0 => SETTLING,
+                Ok(All::Served) => {
+                    again = RETRY_PAUSE;
+                    REFRESH
+                }
+                Ok(All::ButSome) => {
+                    let pause = again;
+                    again = REFRESH.min(again * 2);
+                    pause
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the lanes; trying again");
                     RETRY_PAUSE
@@ -95,7 +114,7 @@ impl LaneWatch {
         }
     }
 
-    async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<(), TopologyError> {
+    async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<All, TopologyError> {
         let read = |source| TopologyError::LookUp { name: "the lanes".into(), source };
         let mut ours = presence::lanes(&self.bus).await.map_err(read)?;
         ours.retain(|_, record| self.router.serves(record));
@@ -116,12 +135,21 @@ impl LaneWatch {
                         lane.clone()
                     }
                 },
-                None => self.attach(&id, record, None).await?,
+                None => match self.attach(&id, record, None).await {
+                    Ok(lane) => lane,
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(lane = %id, error, "a lane can't be served now; trying again");
+                        return None;
+                    }
+                },
             };
-            Ok::<_, TopologyError>((id, lane))
+            Some((id, lane))
         };
+        let wanted = ours.len().min(self.max_lanes);
         let lanes = stream::iter(ours).take(self.max_lanes).map(lane).buffer_unordered(ATTACHING);
-        let lanes: Lanes = lanes.try_collect().await?;
+        let lanes: Lanes = lanes.filter_map(async |lane| lane).collect().await;
+        let all = if lanes.len() == wanted { All::Served } else { All::ButSome };
         self.names.send_if_modified(|names| {
             let new: BTreeSet<_> = lanes.keys().cloned().collect();
             *names != new && {
@@ -131,7 +159,7 @@ impl LaneWatch {
         });
         metrics::lanes(lanes.len());
         self.lanes.send_replace(lanes);
-        Ok(())
+        Ok(all)
     }
 
     /// Looks a lane up; one that was known before has its lease still.

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use runlane::client::Client;
-use runlane::nats::Kept;
-use runlane::wire::{Kind, LaneRecord, Phase, Selector, StatusEvent, Stream, TaskId, TaskSpec};
-use runlane::worker::Drain;
+use runlane::nats::{Headers, Kept};
+use runlane::wire::{
+    Kind, LaneId, LaneRecord, Phase, Selector, StatusEvent, Stream, TaskId, TaskSpec,
+};
+use runlane::worker::{Drain, Readiness};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -268,4 +270,57 @@ async fn a_spec_whose_connection_was_lost_is_sent_again() {
 
 fn spec(program: &str) -> String {
     format!(r#"{{"kind":{{"subprocess":{{"mode":{{"command":{{"command":"{program}"}}}}}}}}}}"#)
+}
+
+#[tokio::test]
+async fn a_lane_that_can_not_be_served_keeps_no_other_from_it() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let subjects = fleet.bus.subjects();
+    let selector = Selector { match_labels: labels(0..1), ..Selector::default() };
+    let record = LaneRecord { kind: Kind::Subprocess, selector };
+    // Somebody's own consumer takes what the lane's would.
+    let jetstream = server.jetstream().await;
+    let watch = async_nats::jetstream::consumer::pull::Config {
+        durable_name: Some("watch".to_owned()),
+        filter_subject: format!("runlane.queue.{}.*", record.id()),
+        ..Default::default()
+    };
+    let made = jetstream.create_consumer_on_stream(watch, subjects.queue_stream()).await;
+    made.expect("it is made");
+    let key = format!("$KV.{}.{}", subjects.lanes_bucket(), record.id());
+    let payload = Bytes::from(serde_json::to_vec(&record).expect("plain JSON"));
+    fleet.bus.publish(key, Headers::default(), payload).await.expect("stored");
+    let mut settings = settings("w1", 2);
+    settings.labels = labels(0..1);
+    let _worker = fleet.worker_with(&server, settings).await;
+    let other = fleet.shell("other", "exit 0").await;
+    assert_eq!(fleet.outcome(&other).await.phase, Phase::Succeeded);
+    let spec = shell_spec("exit 0", r#""runnerSelector":{"matchLabels":{"lane-0":"yes"}},"#);
+    let waits: TaskId = "waits".parse().expect("valid");
+    let subject = subjects.queue(&record.id(), &waits);
+    fleet.bus.publish(subject, Headers::default(), spec.into()).await.expect("queued");
+    jetstream.delete_consumer_from_stream("watch", subjects.queue_stream()).await.expect("gone");
+    assert_eq!(fleet.outcome(&waits).await.phase, Phase::Succeeded);
+}
+
+#[tokio::test]
+async fn what_was_asked_while_the_server_was_away_is_not_asked_again_and_again() {
+    let mut server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let worker = fleet.worker(&server, "w1", 4).await;
+    fleet.outcome(&fleet.shell("before", "exit 0").await).await;
+    server.kill().await;
+    // A waiting pull counts as forgotten after five seconds.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    server.restart().await;
+    while worker.readiness() != Readiness::Ready {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    fleet.patient_outcome(&fleet.shell("after", "exit 0").await).await;
+    let jetstream = server.connect().await.jetstream;
+    let lane = fleet.bus.subjects().lane_consumer(&LaneId::default_lane());
+    let stream = jetstream.get_stream_no_info(fleet.bus.subjects().queue_stream()).await;
+    let info = stream.expect("a stream's name").consumer_info(lane).await.expect("it is there");
+    assert!(info.num_waiting <= 1, "{} pulls are open", info.num_waiting);
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::stream::DiscardPolicy;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use runlane::nats::{Headers, topology};
+use runlane::nats::{Headers, presence, topology};
 use runlane::wire::{
     Kind, LaneId, LaneRecord, Phase, Selector, StatusEvent, StopReason, Stream, SubmitReply, TaskId,
 };
@@ -444,5 +444,20 @@ async fn a_cancel_ends_a_task_whose_output_waits_behind_that_of_others() {
     for hog in &hogs {
         let outcome = fleet.outcome(hog).await;
         assert_eq!(outcome.output.expect("it ran").stdout.stored_bytes, 4_000_000, "{hog}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_has_ended_is_not_in_the_list_any_more() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    for n in 0..15 {
+        let name = format!("w{n}");
+        let mut worker = fleet.worker(&server, &name, 1).await;
+        worker.drain(Drain::Wait);
+        worker.ended().await.expect("it ends well");
+        // What it sent last has been dealt with when this is answered.
+        let id = name.parse().expect("a valid name");
+        assert!(!presence::is_there(&fleet.bus, &id).await.expect("it answers"), "{name}");
     }
 }

@@ -65,14 +65,16 @@ impl MainLoop {
         }
     }
 
-    /// Hands back what came while the last runs ended, takes the presence record away, and waits for
-    /// all answers. That of the withdrawal comes after the server has had every ack before it.
+    /// Hands back what came while the last runs ended, waits for all answers, and takes the presence record
+    /// away: after those that said how the worker is, or the last of them would bring it back. When that is
+    /// answered the server has had every ack before it, too.
     pub(super) async fn leave(mut self) -> Report {
         while let Some(pulled) = self.parts.pulled.recv().await {
             if let Pulled::Task(delivery) = pulled {
                 self.answers.hand_back(delivery.handle, Duration::ZERO);
             }
         }
+        while self.answers.join_next().await.is_some() {}
         let withdraw = self.parts.presence.withdrawal();
         self.answers.spawn(withdraw);
         while self.answers.join_next().await.is_some() {}
