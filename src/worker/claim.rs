@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::lease::Lease;
 use super::shared::{STORE_PATIENCE, Shared};
@@ -24,6 +24,8 @@ use crate::wire::{
 
 /// How long the worker that has a task may take to say so.
 const HOLDER_PATIENCE: Duration = Duration::from_millis(750);
+/// Pause before a read that must succeed is tried again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What came of trying to take a task.
 pub(super) enum Claim {
@@ -122,7 +124,8 @@ pub(super) async fn claim(
         }
         match shared.log.append(&delivery.id, &event, expected, deadline).await? {
             Append::Won(seq) => {
-                return won(shared, delivery, intent, event, seq, last_delay(last)).await;
+                let delay = last_delay(last);
+                return won(shared, delivery, (intent, lease), event, seq, delay).await;
             }
             // Whoever was first has the message by now, unless ours is the newest delivery of it.
             Append::Lost(_) if !lease.is_held() => return Ok(Claim::TooLate),
@@ -185,7 +188,7 @@ fn last_delay(last: Option<StatusEntry>) -> Option<Duration> {
 async fn won(
     shared: &Shared,
     delivery: &Delivery,
-    intent: &Intent,
+    (intent, lease): (&Intent, &Lease),
     event: StatusEvent,
     seq: u64,
     last_delay: Option<Duration>,
@@ -196,7 +199,7 @@ async fn won(
             if !guards::start_check() {
                 return Ok(Claim::Taken(taken));
             }
-            Ok(match shared.log.cancel_request(&delivery.id).await? {
+            Ok(match stored_cancel(shared, delivery, lease).await? {
                 Some(request) => Claim::Canceled(taken, request),
                 None => Claim::Taken(taken),
             })
@@ -207,6 +210,24 @@ async fn won(
         }
         StatusEvent::Retrying(_) | StatusEvent::Requeued(_) => {
             unreachable!("a claim appends only started and finished records")
+        }
+    }
+}
+
+/// Reads whether the task was canceled, as long as its start is ours: given up, that would count as an attempt
+/// whose worker was lost, though nothing was started.
+async fn stored_cancel(
+    shared: &Shared,
+    delivery: &Delivery,
+    lease: &Lease,
+) -> Result<Option<CancelRequest>, BusError> {
+    loop {
+        match shared.log.cancel_request(&delivery.id).await {
+            Err(error) if error.is_passing() && !error.is_denied() && lease.is_held() => {
+                tracing::debug!(task = %delivery.id, %error, "is it canceled? asking again");
+                sleep(ASK_AGAIN).await;
+            }
+            read => return read,
         }
     }
 }

@@ -148,7 +148,8 @@ impl LaneWatch {
         };
         let wanted = ours.len().min(self.max_lanes);
         let lanes = stream::iter(ours).take(self.max_lanes).map(lane).buffer_unordered(ATTACHING);
-        let lanes: Lanes = lanes.filter_map(async |lane| lane).collect().await;
+        let lanes: Vec<Option<(LaneId, Lane)>> = lanes.collect().await;
+        let lanes: Lanes = lanes.into_iter().flatten().collect();
         let all = if lanes.len() == wanted { All::Served } else { All::ButSome };
         self.names.send_if_modified(|names| {
             let new: BTreeSet<_> = lanes.keys().cloned().collect();

@@ -11,7 +11,7 @@
 //! The time a renewal counts from is when it was *sent*, so our deadline is never later than the
 //! server's, and the margin lets us end the processes before another worker can have the task. Time is
 //! `CLOCK_BOOTTIME`, which goes on while the machine is suspended: a worker that was frozen sees the
-//! deadline behind it as soon as it wakes.
+//! deadline behind it as soon as it wakes. Timers don't: see [`super::suspend`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -142,10 +142,22 @@ pub(super) struct BootInstant(u64);
 
 impl BootInstant {
     pub(super) fn now() -> Self {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has CLOCK_BOOTTIME");
-        let millis = now.tv_sec().unsigned_abs() * 1000 + now.tv_nsec().unsigned_abs() / 1_000_000;
-        Self(millis)
+        Self(millis_of(ClockId::CLOCK_BOOTTIME))
     }
+
+    pub(super) fn since_boot(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    /// The part of the time since the boot that the machine was awake.
+    pub(super) fn awake() -> Duration {
+        Duration::from_millis(millis_of(ClockId::CLOCK_MONOTONIC))
+    }
+}
+
+fn millis_of(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).expect("Linux has this clock");
+    now.tv_sec().unsigned_abs() * 1000 + now.tv_nsec().unsigned_abs() / 1_000_000
 }
 
 #[cfg(test)]

@@ -42,11 +42,17 @@ impl LeaseKeeper<'_> {
     /// Renews until the lease is gone, then stops the run and returns. Cancel safe between renewals.
     pub(super) async fn run(mut self) {
         let mut pause = self.lease.interval();
+        let mut wakes = self.shared.wakes.clone();
         loop {
             let left = self.lease.left();
             // Without processes a passed deadline is no reason to hurry.
-            sleep(if left.is_zero() && !self.lease.is_overdue() { pause } else { pause.min(left) })
-                .await;
+            let no_hurry = left.is_zero() && !self.lease.is_overdue();
+            let pause_now = if no_hurry { pause } else { pause.min(left) };
+            // Cancel safe: either only says that it is time to look.
+            tokio::select! {
+                () = sleep(pause_now) => {}
+                Ok(()) = wakes.changed() => {}
+            }
             // The deadline passed while nobody looked: we were frozen, or the server is away. Even if
             // the chain still says that the task is ours, its next owner may hold the message already.
             if self.lease.is_overdue() {

@@ -32,6 +32,7 @@ mod shared;
 mod spool;
 mod start;
 mod stop;
+mod suspend;
 
 pub use drain::{Drain, Report};
 pub use presence::features;

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) lanes: watch::Receiver<Lanes>,
     /// Whether short tasks follow each other here, with no place left empty.
     pub(super) is_crowded: watch::Receiver<bool>,
+    /// How often the machine woke from a suspend.
+    pub(super) wakes: watch::Receiver<u64>,
     /// Whether starts have failed here lately.
     pub(super) is_in_doubt: watch::Receiver<bool>,
 }

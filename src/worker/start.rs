@@ -23,6 +23,7 @@ use super::runner::{Router, Runner};
 use super::service;
 use super::shared::Shared;
 use super::spool::Spool;
+use super::suspend;
 use crate::exec::Spawner;
 use crate::nats::along;
 use crate::nats::presence::PRESENCE_INTERVAL;
@@ -32,7 +33,7 @@ use crate::nats::{
     Pulled, Room, SlotChanges, Slots, StatusLog,
 };
 use crate::task::{DuplicateRunner, Host};
-use crate::wire::{WorkerId, WorkerPresence, WorkerState};
+use crate::wire::{SlotRecord, WorkerId, WorkerPresence, WorkerState};
 
 /// Changes of slots that a task which waits for one may be behind with.
 const SLOT_CHANGES: usize = 256;
@@ -124,13 +125,12 @@ impl Worker {
         let log = StatusLog::new(bus.clone());
         let submissions = settings.submit_service.then_some(&settings.worker);
         spawn_helpers(&mut services, &bus, &log, &spool, submissions);
-        let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
-        let heard = SlotChanges::listen(&bus).await?;
-        services.spawn(admit::forward(heard, slot_changes.clone()));
+        let slot_changes = hear_of_slots(&mut services, &bus).await?;
         let ((places, asks), (starts, starts_rx)) = (places::asks(), rest::starts());
         let [(crowded, is_crowded), (in_doubt, is_in_doubt)] =
             [(); 2].map(|()| watch::channel(false));
         let (drain, drain_rx) = watch::channel(Drain::No);
+        let wakes = hear_of_wakes(&mut services);
         let parts = LoopParts {
             capacity: settings.capacity.get(),
             drain_timeout: settings.drain_timeout,
@@ -161,6 +161,7 @@ impl Worker {
                 router,
                 lanes,
                 is_crowded,
+                wakes,
                 is_in_doubt,
             }),
         };
@@ -243,7 +244,7 @@ struct Pulling {
 
 /// Starts to watch the lanes and to pull from those that a runner matches.
 fn pull(
-    services: &mut JoinSet<Result<(), BusError>>,
+    services: &mut Services,
     bus: &Bus,
     link: &watch::Receiver<Link>,
     router: &Arc<Router>,
@@ -280,9 +281,27 @@ fn pull(
     Pulling { lanes, room, closing, pulled, health }
 }
 
+type Services = JoinSet<Result<(), BusError>>;
+
+async fn hear_of_slots(
+    services: &mut Services,
+    bus: &Bus,
+) -> Result<broadcast::Sender<Arc<SlotRecord>>, BusError> {
+    let (slot_changes, _) = broadcast::channel(SLOT_CHANGES);
+    let heard = SlotChanges::listen(bus).await?;
+    services.spawn(admit::forward(heard, slot_changes.clone()));
+    Ok(slot_changes)
+}
+
+fn hear_of_wakes(services: &mut Services) -> watch::Receiver<u64> {
+    let (sender, wakes) = watch::channel(0);
+    services.spawn(suspend::watch(sender, suspend::asleep));
+    wakes
+}
+
 /// What a worker does for all: unstored ends, cancels, schedules, submissions.
 fn spawn_helpers(
-    services: &mut JoinSet<Result<(), BusError>>,
+    services: &mut Services,
     bus: &Bus,
     log: &StatusLog,
     spool: &Spool,
