@@ -167,7 +167,7 @@ pub(super) async fn backlog(
     let subjects = client.bus().subjects().clone();
     let mut outcomes = client.bus().subscribe(subjects.outcome_all()).await?;
     let mut starts = client.bus().subscribe(subjects.status_all()).await?;
-    tell_all(&client, &workers, &ControlRequest::Pause).await?;
+    tell_all(&client, &workers, &ControlRequest::Pause {}).await?;
     let mut bulk = client.submitter().submit_all(specs);
     let mut ids = HashSet::new();
     let mut cpu = Cpu::now(site);
@@ -177,7 +177,7 @@ pub(super) async fn backlog(
     }
     if !workers.is_empty() {
         cpu = Cpu::now(site);
-        tell_all(&client, &workers, &ControlRequest::Resume).await?;
+        tell_all(&client, &workers, &ControlRequest::Resume {}).await?;
         begin = first_start(&mut starts).await?;
     }
     // Nobody needs the others, and the server shall not send them.

@@ -61,11 +61,11 @@ pub(super) async fn drain(global: &GlobalArgs, args: &DrainArgs) -> Result<u8, F
 }
 
 pub(super) async fn pause(global: &GlobalArgs, args: &PauseArgs) -> Result<u8, Failure> {
-    ask(global, &args.workers, &ControlRequest::Pause).await
+    ask(global, &args.workers, &ControlRequest::Pause {}).await
 }
 
 pub(super) async fn resume(global: &GlobalArgs, args: &ResumeArgs) -> Result<u8, Failure> {
-    ask(global, &args.workers, &ControlRequest::Resume).await
+    ask(global, &args.workers, &ControlRequest::Resume {}).await
 }
 
 async fn ask(

@@ -13,6 +13,7 @@ use super::{say, worker};
 use crate::config::{Config, Secret};
 use crate::devserver::{DevServer, DevServerOptions, FindOptions, find};
 use crate::exec::THIS_PROGRAM;
+use crate::wire::Namespace;
 
 /// The port that clients use if nobody says otherwise.
 const DEFAULT_PORT: u16 = 4222;
@@ -98,7 +99,7 @@ async fn start_server(args: &DevArgs) -> Result<DevServer, Failure> {
     options.guard = Some(THIS_PROGRAM.into());
     DevServer::start(options).await.map_err(|error| {
         let failure = Failure::of(UNAVAILABLE, &error);
-        let hint = "is another server on this port? --port and --dir choose others";
+        let hint = "--port and --dir choose others than those of another server";
         Failure::new(failure.code, format!("{}; {hint}", failure.message.unwrap_or_default()))
     })
 }
@@ -123,7 +124,10 @@ async fn work(
     let name = worker::name(config);
     let (connected, bus) = open(config, &format!("runlane dev {name}")).await?;
     let url = server.url();
-    let flag = if asked_port == DEFAULT_PORT { String::new() } else { format!("-s {url} ") };
+    let mut flag = if asked_port == DEFAULT_PORT { String::new() } else { format!("-s {url} ") };
+    if config.namespace != Namespace::default() {
+        flag.push_str(&format!("-n {} ", config.namespace));
+    }
     let welcome = format!(
         "nats-server {} at {url}, worker {name} with {} places\n\nIn another terminal:\n  \
          runlane {flag}run -- echo hello\n  runlane {flag}ls\n\nCtrl-C ends both.",

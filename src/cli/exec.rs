@@ -28,7 +28,8 @@ const CHUNKS: usize = 2;
 ///
 /// One attempt: it shows what a worker would do with the spec, with the same environment, signals and
 /// clean-up, by default as under a worker without a configuration. --isolation is the runner's preset
-/// here, and the task's. Labels, slots and retries have no effect.
+/// here, and the task's. Labels, slots, retries and times of a start have no effect. A reader of the output
+/// that goes away, such as `| head`, ends the task.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
     /// File with one spec (JSON or YAML); - is stdin
@@ -75,10 +76,19 @@ pub(super) async fn run(global: &GlobalArgs, args: &ExecArgs) -> Result<u8, Fail
         async { tokio::join!(supervised, pump(stdout, stderr, settings, leader_gone, sink, None)) };
     tokio::pin!(work);
     let mut asked = 0;
+    let mut unprinted = None;
     let (ended, _) = loop {
-        // Cancel safe: the work is only borrowed, and a signal is kept until taken.
+        // Cancel safe: the work is only borrowed, and a signal and the printer's end are kept until taken.
         tokio::select! {
             done = &mut work => break done,
+            // Without an error both pipes are at their end.
+            Some(printed) = printer.join_next() => {
+                let printed = printed.map_err(|error| Failure::of(FAILED, &error)).flatten();
+                if let Err(failure) = printed {
+                    unprinted = Some(failure);
+                    set_stop(&stop, Stop::because(StopReason::Canceled));
+                }
+            }
             () = stops.next() => {
                 let grace = (asked > 0).then_some(Duration::ZERO);
                 set_stop(&stop, Stop { grace, ..Stop::because(StopReason::Canceled) });
@@ -86,6 +96,9 @@ pub(super) async fn run(global: &GlobalArgs, args: &ExecArgs) -> Result<u8, Fail
             }
         }
     };
+    if let Some(failure) = unprinted {
+        return Err(failure);
+    }
     if let Some(printed) = printer.join_next().await {
         printed.map_err(|error| Failure::of(FAILED, &error))??;
     }
@@ -138,6 +151,7 @@ impl ExecArgs {
         let policy = runners.next().map(|(runner, isolation)| runner.policy([], isolation));
         let policy: RunnerPolicy = policy.expect("a configuration has a runner");
         let mut spec = self.spec()?;
+        (spec.delay, spec.not_before, spec.start_by) = (None, None, None);
         let id = spec.id.get_or_insert_with(TaskId::generate).clone();
         let task = parse(&canonical(&spec), Some(&id)).map_err(|problems| {
             Failure::new(INVALID, format!("the task is invalid{}", list(&problems)))

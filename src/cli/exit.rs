@@ -36,6 +36,9 @@ pub(super) const CANCELED: u8 = 130;
 /// The reader of our output went away, as if by SIGPIPE.
 pub(super) const BROKEN_PIPE: u8 = 141;
 
+/// JetStream's code for a stream that isn't there.
+pub(super) const NO_STREAM: u64 = 10_059;
+
 /// Code and meaning, in the order of `--help`.
 const TABLE: &[(&str, &str)] = &[
     ("0", "success"),
@@ -149,8 +152,8 @@ pub(super) fn chain(error: &dyn Error) -> String {
 fn bus_code(error: &BusError) -> u8 {
     match error {
         BusError::Unclear(_) | BusError::Denied(_) | BusError::Broken(_) => UNAVAILABLE,
-        // Both say that a stream isn't there, by two ways of asking. 10059: stream not found.
-        BusError::NoStream { .. } | BusError::Refused { code: 10_059, .. } => CONFIG,
+        // Both say that a stream isn't there, by two ways of asking.
+        BusError::NoStream { .. } | BusError::Refused { code: NO_STREAM, .. } => CONFIG,
         BusError::Refused { .. } => FAILED,
         BusError::TooLarge { .. } => INVALID,
     }
@@ -159,7 +162,7 @@ fn bus_code(error: &BusError) -> u8 {
 impl From<BusError> for Failure {
     fn from(error: BusError) -> Self {
         match &error {
-            BusError::Refused { code: 10_059, .. } => Self::new(
+            BusError::Refused { code: NO_STREAM, .. } => Self::new(
                 CONFIG,
                 "the namespace is not set up on this server; run `runlane init`, or check --namespace",
             ),
@@ -190,6 +193,11 @@ impl From<CancelError> for Failure {
     fn from(error: CancelError) -> Self {
         let code = match &error {
             CancelError::Unknown(_) => FAILED,
+            CancelError::Bus {
+                source: source @ BusError::Refused { code: NO_STREAM, .. }, ..
+            } => {
+                return source.clone().into();
+            }
             CancelError::Bus { source, .. } => bus_code(source),
         };
         Self::of(code, &error)
@@ -202,6 +210,11 @@ impl From<AgainError> for Failure {
             AgainError::Submit(error) => return error.into(),
             AgainError::Unknown(_) | AgainError::NotFinished(_) | AgainError::NoSpec(_) => FAILED,
             AgainError::BadSpec { .. } => INVALID,
+            AgainError::Bus {
+                source: source @ BusError::Refused { code: NO_STREAM, .. }, ..
+            } => {
+                return source.into();
+            }
             AgainError::Bus { ref source, .. } => bus_code(source),
         };
         Self::of(code, &error)

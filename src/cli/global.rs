@@ -82,11 +82,11 @@ pub(super) struct GlobalArgs {
     #[arg(long, short = 'n', global = true, env = "RUNLANE_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
 
-    /// Print JSON: one document, or one object a line
+    /// Print JSON, one document or one object a line, in place of tables, output and results
     #[arg(long, global = true, env = "RUNLANE_JSON", value_parser = FalseyValueParser::new())]
     pub(super) json: bool,
 
-    /// Print no notes on stderr; errors only
+    /// Print no notes on stderr, errors only, and no results that the exit code tells
     #[arg(long, short = 'q', global = true, env = "RUNLANE_QUIET")]
     #[arg(value_parser = FalseyValueParser::new())]
     pub(super) quiet: bool,

@@ -5,7 +5,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::global::GlobalArgs;
 use super::table::Table;
-use super::{run as wait_reason, say};
+use super::{say, waiting as wait_reason};
 use crate::client::LaneReport;
 
 /// List the lanes (queues by kind and labels): what waits and runs, and how many workers can take it

@@ -16,6 +16,7 @@ mod specs;
 mod table;
 mod task_args;
 mod text;
+mod waiting;
 mod watch;
 
 mod bench;

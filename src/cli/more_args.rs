@@ -26,7 +26,7 @@ pub(super) struct MoreArgs {
     delay: Option<String>,
 
     /// Don't start before this moment (RFC 3339), such as 2030-01-31T12:00:00Z
-    #[arg(long, value_name = "MOMENT")]
+    #[arg(long, value_name = "MOMENT", value_parser = time)]
     not_before: Option<Timestamp>,
 
     /// End as expired if not started by then: a moment (RFC 3339), or a time from now such as 1h
@@ -131,6 +131,14 @@ impl LostArg {
     }
 }
 
+/// A moment.
+fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| {
+        "write a time before 9999-12-30T22:00:00Z as in RFC 3339, like 2030-01-31T12:00:00Z"
+            .to_owned()
+    })
+}
+
 /// A moment, or a time from now.
 fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = text.parse() {
@@ -139,8 +147,9 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     let from_now: Duration = parse_duration(text).map_err(|_| {
         "write a moment like 2030-01-31T12:00:00Z, or a time from now like 10m".to_owned()
     })?;
-    let from_now = SignedDuration::try_from(from_now).map_err(|error| error.to_string())?;
-    Timestamp::now().checked_add(from_now).map_err(|error| error.to_string())
+    let too_far = || "is later than 9999-12-30T22:00:00Z".to_owned();
+    let from_now = SignedDuration::try_from(from_now).map_err(|_| too_far())?;
+    Timestamp::now().checked_add(from_now).map_err(|_| too_far())
 }
 
 #[cfg(test)]
@@ -152,6 +161,8 @@ mod tests {
         assert_eq!(moment("2030-01-31T12:00:00Z").map(|at| at.as_second()), Ok(1_896_091_200));
         let soon = moment("10m").expect("a time from now").duration_since(Timestamp::now());
         assert!((590..=600).contains(&soon.as_secs()), "{soon}");
-        assert!(moment("tomorrow").is_err());
+        assert!(moment("tomorrow").is_err() && moment("9000000d").is_err());
+        assert_eq!(time("2030-01-31T12:00:00Z").map(|at| at.as_second()), Ok(1_896_091_200));
+        assert!(time("yesterday").expect_err("no time").contains("RFC 3339"));
     }
 }

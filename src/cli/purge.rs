@@ -22,8 +22,10 @@ pub(super) async fn run(global: &GlobalArgs, args: &PurgeArgs) -> Result<u8, Fai
     let client = global.client().await?;
     let mut code = 0;
     for id in &args.ids {
-        if let Err(error) = client.purge(id).await {
-            code = say::failure(error.into());
+        match client.purge(id).await {
+            Ok(()) if global.json => say::json(&serde_json::json!({ "id": id, "purged": true }))?,
+            Ok(()) => {}
+            Err(error) => code = say::failure(error.into()),
         }
     }
     Ok(code)

@@ -10,13 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use super::exit::{self, BROKEN_PIPE, CANCELED, FAILED, Failure};
 use super::global::GlobalArgs;
 use super::task_args::TaskArgs;
-use super::text;
 use super::watch::{Form, Show};
+use super::{text, waiting};
 use crate::client::{
-    CancelError, CancelOptions, Canceled, Client, Follow, FollowEvent, LaneReport,
-    UnavailableWorker, UnknownTask,
+    CancelError, CancelOptions, Canceled, Client, Follow, FollowEvent, UnknownTask,
 };
-use crate::wire::{CancelRequest, LaneId, Phase, TaskId, WorkerState};
+use crate::wire::{CancelRequest, TaskId};
 
 /// After this time without a start, somebody should be told why.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,7 +46,7 @@ pub(super) async fn run(global: &GlobalArgs, args: &RunArgs) -> Result<u8, Failu
         let (id, phase) = (&submission.task.id, submission.phase);
         global.note(format!("task {id} is known already ({phase}); this is its output"));
     }
-    attend(global, &client, &submission.task.id, &submission.task.lane, follow).await
+    attend(global, &client, &submission.task.id, follow).await
 }
 
 /// Shows a task's output until its end, cancels it on Ctrl-C, and returns its exit code.
@@ -55,7 +54,6 @@ pub(super) async fn attend(
     global: &GlobalArgs,
     client: &Client,
     id: &TaskId,
-    lane: &LaneId,
     mut follow: Follow,
 ) -> Result<u8, Failure> {
     let form = if global.json { Form::Json } else { Form::Raw };
@@ -92,7 +90,7 @@ pub(super) async fn attend(
             }
             () = &mut impatient, if waits => {
                 waits = false;
-                explain_wait(global, client, id, lane).await;
+                explain_wait(global, client, id).await;
             }
         }
     }
@@ -145,53 +143,14 @@ async fn leave(client: &Client, id: &TaskId, failure: Failure) -> Failure {
     failure
 }
 
-/// Tells why a task waits, if nobody can take it.
-async fn explain_wait(global: &GlobalArgs, client: &Client, id: &TaskId, lane: &LaneId) {
-    let pending = client.status(id).await.ok().flatten().is_none_or(|r| r.phase == Phase::Pending);
-    if !pending {
-        return;
+/// Tells why a task waits.
+async fn explain_wait(global: &GlobalArgs, client: &Client, id: &TaskId) {
+    // If that can't be read, the follower tells that NATS doesn't answer.
+    if let Ok(Some(report)) = client.status(id).await
+        && let Ok(Some(why)) = waiting::why_pending(client, &report).await
+    {
+        global.note(why);
     }
-    // If the lane can't be read, the follower tells that NATS doesn't answer.
-    if let Ok(Some(report)) = client.lane(lane).await {
-        global.note(why_waiting(&report));
-    }
-}
-
-/// Why a lane's tasks wait, in a sentence.
-pub(super) fn why_waiting(report: &LaneReport) -> String {
-    let not_now: Vec<String> = report.unavailable.iter().map(why_unavailable).collect();
-    let not_now = not_now.join(", ");
-    if !report.workers.is_empty() {
-        let n = report.workers.len();
-        let others = if not_now.is_empty() { not_now } else { format!("; {not_now}") };
-        return format!(
-            "waiting for a free place: {n} worker(s) can take the task, {} task(s) of its lane run or wait for a retry{others}",
-            report.running
-        );
-    }
-    if !not_now.is_empty() {
-        return format!("waiting: the workers that could take the task take none now: {not_now}");
-    }
-    if report.mismatches.is_empty() {
-        return "waiting: no worker is there; start one with `runlane worker`".to_owned();
-    }
-    let lacks: String = report
-        .mismatches
-        .iter()
-        .map(|mismatch| format!("\n  {} lacks {}", mismatch.worker, mismatch.lacks.join(" and ")))
-        .collect();
-    let selector = report.record.selector.to_string();
-    let asks = if selector.is_empty() { String::new() } else { format!(" with {selector}") };
-    format!("waiting: no worker can take {} tasks{asks}:{lacks}", report.record.kind)
-}
-
-fn why_unavailable(UnavailableWorker { worker, state }: &UnavailableWorker) -> String {
-    let is = match state {
-        WorkerState::Resting => "resting because its host could not start tasks",
-        WorkerState::Unknown => "in a state that this version doesn't know",
-        WorkerState::Ready | WorkerState::Paused | WorkerState::Draining => state.as_str(),
-    };
-    format!("{worker} is {is}")
 }
 
 /// Ctrl-C and SIGTERM.

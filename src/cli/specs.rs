@@ -14,7 +14,7 @@ use crate::wire::{Problem, TaskSpec};
 /// A spec as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
-    /// `file:line`, or `file[index]` in YAML, from 1 and 0.
+    /// `file:line`, with `[index]` in an array on one line, or `file[index]` in YAML; from 1 and 0.
     pub(super) place: String,
     /// The spec, or every problem of it.
     pub(super) spec: Result<TaskSpec, Vec<Problem>>,
@@ -90,7 +90,7 @@ fn json(name: &str, text: &str) -> Vec<Entry> {
             Ok(document) if document.get().starts_with('[') => {
                 let items = serde_json::from_str::<Vec<&RawValue>>(document.get());
                 let items = items.expect("a document that starts with [ and was read is an array");
-                entries.extend(items.iter().map(|item| entry(item.get())));
+                entries.extend(with_indices(items.iter().map(|item| entry(item.get())).collect()));
             }
             Ok(document) => entries.push(entry(document.get())),
             Err(error) => {
@@ -101,6 +101,16 @@ fn json(name: &str, text: &str) -> Vec<Entry> {
     }
     if entries.is_empty() {
         entries.push(broken(name.to_owned(), "has no spec"));
+    }
+    entries
+}
+
+/// Entries of an array, with their indices where the lines alone don't tell them apart.
+fn with_indices(mut entries: Vec<Entry>) -> Vec<Entry> {
+    if entries.windows(2).any(|two| two[0].place == two[1].place) {
+        for (n, entry) in entries.iter_mut().enumerate() {
+            entry.place.push_str(&format!("[{n}]"));
+        }
     }
     entries
 }

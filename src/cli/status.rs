@@ -5,10 +5,10 @@ use clap::Args;
 use super::exit::{FAILED, Failure};
 use super::global::GlobalArgs;
 use super::table::Table;
-use super::{run, say, text};
+use super::{say, text, waiting};
 use crate::client::TaskReport;
 use crate::task::Human;
-use crate::wire::{Phase, StatusEvent, StreamTotals, TaskId};
+use crate::wire::{StatusEvent, StreamTotals, TaskId};
 
 /// Show all that is known of a task: phase, history, outcome
 #[derive(Debug, Args)]
@@ -32,12 +32,8 @@ pub(super) async fn run(global: &GlobalArgs, args: &StatusArgs) -> Result<u8, Fa
         return Ok(0);
     }
     say::out(render(&report).as_bytes())?;
-    if report.phase == Phase::Pending
-        && report.records.is_empty()
-        && let Some(queued) = &report.queued
-        && let Some(lane) = client.lane(&queued.lane).await?
-    {
-        say::line(format!("\n{}", run::why_waiting(&lane)))?;
+    if let Some(why) = waiting::why_pending(&client, &report).await? {
+        say::line(format!("\n{why}"))?;
     }
     Ok(0)
 }
@@ -48,6 +44,12 @@ fn render(report: &TaskReport) -> String {
     if let Some(queued) = &report.queued {
         field("lane", queued.lane.to_string());
         field("queued", format!("{:.3} ({} ago)", queued.at, text::ago(queued.at)));
+    }
+    if !report.labels.is_empty() {
+        field("labels", text::labels(&report.labels));
+    }
+    if let Some(earlier) = &report.retry_of {
+        field("retry of", earlier.to_string());
     }
     if let Some(cancel) = &report.cancel {
         let by = cancel.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();

@@ -65,8 +65,8 @@ pub(super) async fn run(global: &GlobalArgs, args: &SubmitArgs) -> Result<u8, Fa
     let (queued, failure) = queue(global, &client, specs).await?;
     let code = match &queued[..] {
         [one] if args.follow => {
-            let (id, lane) = (&one.task.id, &one.task.lane);
-            run::attend(global, &client, id, lane, client.follow(id).await?).await?
+            let id = &one.task.id;
+            run::attend(global, &client, id, client.follow(id).await?).await?
         }
         _ if args.wait => {
             let ids: Vec<TaskId> = queued.iter().map(|one| one.task.id.clone()).collect();

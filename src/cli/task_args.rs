@@ -44,7 +44,7 @@ pub(super) struct TaskArgs {
     #[arg(long, value_name = "SELECTOR")]
     selector: Option<String>,
 
-    /// Label of the task itself, for people and programs that list tasks. Can be repeated
+    /// Label of the task itself, for people and programs; `runlane status` shows it. Can be repeated
     #[arg(long, short = 'l', value_name = "NAME=VALUE")]
     label: Vec<String>,
 

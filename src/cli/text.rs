@@ -30,6 +30,11 @@ pub(super) fn run_time(outcome: &Outcome) -> Option<String> {
     Some(Human(Duration::try_from(ran).unwrap_or_default()).to_string())
 }
 
+/// Names, or that there are none.
+pub(super) fn or_nobody(names: &[String]) -> String {
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+}
+
 /// Labels as `k=v,k=v`.
 pub(super) fn labels<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
     let labels: Vec<String> =

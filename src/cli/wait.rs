@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
-use super::exit::{self, Failure, TIMEOUT};
+use super::exit::{self, Failure, NO_STREAM, TIMEOUT};
 use super::global::GlobalArgs;
 use super::{say, text};
 use crate::client::Client;
+use crate::nats::BusError;
 use crate::task::parse_duration;
 use crate::wire::{Outcome, Phase, TaskId};
 
@@ -39,6 +40,12 @@ pub(super) enum Ends {
 
 pub(super) async fn run(global: &GlobalArgs, args: &WaitArgs) -> Result<u8, Failure> {
     let client = global.client().await?;
+    // Tasks that are not there yet are waited for, but nobody makes the namespace meanwhile.
+    if let Some(id) = args.ids.first()
+        && let Err(error @ BusError::Refused { code: NO_STREAM, .. }) = client.last_record(id).await
+    {
+        return Err(error.into());
+    }
     all(global, &client, &args.ids, args.timeout, Ends::AsOutput).await
 }
 

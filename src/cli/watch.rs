@@ -139,8 +139,12 @@ impl Show {
     fn outcome(&self, outcome: &Outcome) {
         let exited = outcome.exit_code.is_some() && outcome.error.is_none();
         let plain = matches!(outcome.phase, Phase::Succeeded | Phase::Failed) && exited;
-        if !plain || outcome.oom_killed {
-            self.note(format!("task {} {}", outcome.id, text::ended(outcome)));
+        let told = format!("task {} {}", outcome.id, text::ended(outcome));
+        if outcome.error.is_some() {
+            // That is no note: what the program would have said, had it run.
+            say::note(told);
+        } else if !plain || outcome.oom_killed {
+            self.note(told);
         }
     }
 }

@@ -20,7 +20,8 @@ use crate::config::{Config, LogFormat, RawConfig};
 use crate::exec::{OpenFiles, Spawner};
 use crate::nats::Bus;
 use crate::nats::connect::Connected;
-use crate::telemetry::{self, HealthServer, Metrics, logging};
+use crate::nats::link::LinkState;
+use crate::telemetry::{self, HealthServer, Metrics, logging, metrics};
 use crate::wire::WorkerId;
 use crate::worker::{Drain, Readiness, Worker, WorkerError, WorkerSettings};
 
@@ -145,6 +146,8 @@ pub(super) async fn serve(
         watch::channel(telemetry::Readiness::NotReady(vec!["starting".to_owned()]));
     let health = Health::start(config.metrics, readiness).await?;
     let link = connected.link.clone();
+    // The connection was made before anybody counted.
+    metrics::nats_connected(link.borrow().state == LinkState::Up);
     let started = Worker::start(bus, link, spawner, worker_settings).await;
     let mut worker = started.map_err(worker_failure)?;
     tell()?;

@@ -49,9 +49,11 @@ pub struct WorkerMismatch {
 }
 
 impl LaneReport {
-    /// Whether tasks wait that nobody can take.
+    /// Whether tasks wait that nobody can take. Those that were handed back, and so were delivered before, count
+    /// as running until somebody takes them.
     pub fn is_stuck(&self) -> bool {
-        self.waiting > 0 && self.workers.is_empty()
+        let waits = self.waiting > 0 || (self.running > 0 && self.unavailable.is_empty());
+        waits && self.workers.is_empty()
     }
 
     fn new(lane: LaneId, record: LaneRecord, workers: &[WorkerPresence]) -> Self {

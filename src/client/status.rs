@@ -1,5 +1,7 @@
 //! All that is known of one task.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -23,6 +25,12 @@ pub struct TaskReport {
     /// Its message in the queue, which stays there until the task has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued: Option<QueuedTask>,
+    /// Its labels, for people.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The task that it runs again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<TaskId>,
     /// Its status chain, oldest first; at most the newest 256 records.
     pub records: Vec<TimedRecord>,
     /// How many older records were left out.
@@ -90,6 +98,8 @@ impl Client {
         let mut report = TaskReport {
             id: id.clone(),
             phase: last.as_ref().map_or(Phase::Pending, |last| phase_of(&last.event)),
+            labels: BTreeMap::new(),
+            retry_of: None,
             queued,
             records: Vec::new(),
             records_left_out: 0,
@@ -101,6 +111,9 @@ impl Client {
             && let StatusEvent::Finished(finished) = last.event
         {
             report.outcome = Some(finished.outcome);
+        }
+        if let Some(spec) = self.spec(&report).await? {
+            (report.labels, report.retry_of) = (spec.labels, spec.retry_of);
         }
         let known =
             report.queued.is_some() || !report.records.is_empty() || report.cancel.is_some();
@@ -126,6 +139,17 @@ impl Client {
             let lane = task.map(|task| task.lane_record().id());
             QueuedTask::new(lane.unwrap_or_else(LaneId::default_lane), &stored)
         }))
+    }
+
+    /// What was submitted: as it waits, or as it was kept when it started.
+    async fn spec(&self, report: &TaskReport) -> Result<Option<TaskSpec>, BusError> {
+        if let Some(queued) = &report.queued {
+            return Ok(queued.spec.clone());
+        }
+        let subjects = self.bus().subjects();
+        let (stream, subject) = (subjects.tasks_stream(), subjects.spec(&report.id));
+        let kept = self.bus().read_last(&stream, &subject).await?;
+        Ok(kept.and_then(|kept| serde_json::from_slice(&kept.payload).ok()))
     }
 
     async fn read_records(&self, report: &mut TaskReport) -> Result<(), BusError> {

@@ -144,7 +144,7 @@ fn timestamp(value: &Value, path: &Path<'_>, problems: &mut Problems) -> Option<
     let parsed = text.parse();
     parsed
         .map_err(|_| {
-            problems.add(path, "is not a time as in RFC 3339, such as 2030-01-31T12:00:00Z")
+            problems.add(path, "is not a time as in RFC 3339 before 9999-12-30T22:00:00Z, such as 2030-01-31T12:00:00Z")
         })
         .ok()
 }

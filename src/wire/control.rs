@@ -19,9 +19,9 @@ pub enum ControlRequest {
         deadline_ms: Option<u64>,
     },
     /// Take no new tasks until resumed; those that run go on.
-    Pause,
+    Pause {},
     /// Take tasks again.
-    Resume,
+    Resume {},
     /// Say whether a task is being dealt with. Workers ask each other before they take over a task
     /// that was delivered again: a server that was killed may forget who holds what.
     #[serde(rename_all = "camelCase")]

@@ -30,6 +30,16 @@ pub enum InvalidId {
         /// Its byte offset.
         at: usize,
     },
+    /// A namespace has a letter that its streams' names would not tell from another's.
+    #[error(
+        "has the upper-case letter {found:?} at byte {at}; use lower case, because the names of its streams are its upper case"
+    )]
+    UpperCase {
+        /// The first such letter.
+        found: char,
+        /// Its byte offset.
+        at: usize,
+    },
 }
 
 fn dot_reason(found: char) -> &'static str {
@@ -54,12 +64,23 @@ fn check(text: &str) -> Result<(), InvalidId> {
     }
 }
 
+fn check_namespace(text: &str) -> Result<(), InvalidId> {
+    check(text)?;
+    match text.char_indices().find(|(_, letter)| letter.is_ascii_uppercase()) {
+        Some((at, found)) => Err(InvalidId::UpperCase { found, at }),
+        None => Ok(()),
+    }
+}
+
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident) => {
+        token! { $(#[$doc])* $name, check, "^[A-Za-z0-9_-]{1,128}$" }
+    };
+    ($(#[$doc:meta])* $name:ident, $check:ident, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String")]
-        #[schemars(extend("pattern" = "^[A-Za-z0-9_-]{1,128}$"))]
+        #[schemars(extend("pattern" = $pattern))]
         pub struct $name(String);
 
         impl $name {
@@ -79,7 +100,7 @@ macro_rules! token {
             type Err = InvalidId;
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
-                check(text).map(|()| Self(text.to_owned()))
+                $check(text).map(|()| Self(text.to_owned()))
             }
         }
 
@@ -87,7 +108,7 @@ macro_rules! token {
             type Error = InvalidId;
 
             fn try_from(text: String) -> Result<Self, InvalidId> {
-                check(&text).map(|()| Self(text))
+                $check(&text).map(|()| Self(text))
             }
         }
 
@@ -112,8 +133,8 @@ token! {
     LaneId
 }
 token! {
-    /// The first token of every subject; stream and bucket names are its upper case.
-    Namespace
+    /// The first token of every subject, in lower case; stream and bucket names are its upper case.
+    Namespace, check_namespace, "^[a-z0-9_-]{1,128}$"
 }
 
 impl TaskId {

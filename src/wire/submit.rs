@@ -14,7 +14,7 @@ pub struct Submitted {
     pub id: TaskId,
     /// The lane it waits in.
     pub lane: LaneId,
-    /// Its sequence in the queue stream.
+    /// Its sequence in the queue stream; 0 if it was known already.
     pub seq: u64,
     /// A task with this id was already queued, running or finished; nothing was queued twice.
     #[serde(default)]

@@ -86,7 +86,7 @@ pub struct TaskSpec {
     /// Labels that the runner must have. None: any runner of the kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner_selector: Option<Selector>,
-    /// Labels of the task itself, for people and programs that list tasks.
+    /// Labels of the task itself, for people and programs; `runlane status` shows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// How much of the output is stored, and in which form.

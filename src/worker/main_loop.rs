@@ -345,14 +345,14 @@ impl MainLoop {
     fn obey(&mut self, request: &ControlRequest) -> Result<(), String> {
         tracing::info!(?request, "an operator asks");
         match request {
-            ControlRequest::Pause | ControlRequest::Resume if self.drain != Drain::No => {
+            ControlRequest::Pause {} | ControlRequest::Resume {} if self.drain != Drain::No => {
                 return Err("it is draining, which can't be taken back".to_owned());
             }
-            ControlRequest::Pause => {
+            ControlRequest::Pause {} => {
                 self.paused = true;
                 self.hand_back_waiting();
             }
-            ControlRequest::Resume => self.paused = false,
+            ControlRequest::Resume {} => self.paused = false,
             ControlRequest::Drain { deadline_ms } => {
                 if let Some(deadline) = deadline_ms.map(Duration::from_millis) {
                     self.parts.drain_timeout = deadline;

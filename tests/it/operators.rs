@@ -22,12 +22,12 @@ async fn a_paused_worker_takes_nothing_until_it_is_resumed_and_can_be_drained_by
     let mut worker = fleet.worker(&server, "w1", 2).await;
     let client = Client::new(fleet.bus.clone());
     let name = "w1".parse().expect("a valid name");
-    let reply = client.control(&name, &ControlRequest::Pause).await.expect("it answers");
+    let reply = client.control(&name, &ControlRequest::Pause {}).await.expect("it answers");
     assert_eq!(reply.state, WorkerState::Paused);
     let id = fleet.shell("later", "exit 0").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(fleet.events(&id).await, []);
-    client.control(&name, &ControlRequest::Resume).await.expect("it answers");
+    client.control(&name, &ControlRequest::Resume {}).await.expect("it answers");
     assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
     let drain = ControlRequest::Drain { deadline_ms: Some(0) };
     let reply = client.control(&name, &drain).await.expect("it answers");
@@ -35,7 +35,7 @@ async fn a_paused_worker_takes_nothing_until_it_is_resumed_and_can_be_drained_by
     worker.ended().await.expect("it ends cleanly");
     // The server learns a moment later that nobody listens any more.
     let gone = loop {
-        match client.control(&name, &ControlRequest::Pause).await {
+        match client.control(&name, &ControlRequest::Pause {}).await {
             Err(ControlError::Bus { source: BusError::Unclear(_), .. }) => {}
             other => break other,
         }

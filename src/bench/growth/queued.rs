@@ -28,7 +28,7 @@ pub(super) async fn measure(
     super::tasks_per_second(site, reach.tasks() / 10).await?;
     let client = site.client().clone();
     let workers = site.worker_names();
-    tell_all(&client, &workers, &ControlRequest::Pause).await?;
+    tell_all(&client, &workers, &ControlRequest::Pause {}).await?;
     let mut waiting = 0;
     for &queued in sizes {
         step(progress, &curve, queued);
@@ -38,7 +38,7 @@ pub(super) async fn measure(
         let mut outcomes = client.bus().subscribe(subjects.outcome_all()).await?;
         let mut starts = client.bus().subscribe(subjects.status_all()).await?;
         let resumed = Instant::now();
-        tell_all(&client, &workers, &ControlRequest::Resume).await?;
+        tell_all(&client, &workers, &ControlRequest::Resume {}).await?;
         let begin = first_start(&mut starts).await?;
         drop(starts);
         let tasks = reach.tasks();
@@ -46,7 +46,7 @@ pub(super) async fn measure(
             next(&mut outcomes).await?;
         }
         let rate = per_second(tasks, begin.elapsed());
-        tell_all(&client, &workers, &ControlRequest::Pause).await?;
+        tell_all(&client, &workers, &ControlRequest::Pause {}).await?;
         let first = millis(begin - resumed);
         let mut ended = tasks;
         while timeout(PAUSED, outcomes.next()).await.is_ok() {

@@ -164,3 +164,99 @@ async fn a_worker_has_as_many_open_files_as_it_may_and_its_tasks_what_it_was_giv
     assert_eq!(code(&output), 78);
     assert!(err(&output).contains("its hard limit is 100"), "{}", err(&output));
 }
+
+#[tokio::test]
+async fn exec_ends_with_the_reader_of_its_output() {
+    let site = Site::new().await;
+    let mut shell = Command::new("bash");
+    let script = "set -o pipefail; \"$0\" exec -- yes | head -1";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_runlane")]).current_dir(site.path(""));
+    shell.stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let output = timeout(DEADLINE, shell.output()).await.expect("it ends").expect("bash runs");
+    assert_eq!((code(&output), &*out(&output)), (141, "y\n"));
+    let late = ["exec", "--start-by", "2020-01-01T00:00:00Z", "--delay", "1h", "--", "echo", "x"];
+    assert_eq!(site.ok(&late).await, "x\n", "times of a start have no effect there");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_there_is_told_by_verbs_that_would_wait_in_it() {
+    let site = Site::new().await;
+    for args in [
+        &["wait", "a"][..],
+        &["cancel", "a"],
+        &["retry", "a"],
+        &["purge", "a"],
+        &["status", "a"],
+        &["logs", "-f", "a"],
+    ] {
+        let output = site.cli(&[&["-n", "nowhere"], args].concat()).await;
+        assert_eq!(code(&output), 78, "{args:?}: {}", err(&output));
+        assert!(err(&output).contains("runlane init"), "{args:?}: {}", err(&output));
+    }
+    // Its streams would be those of another.
+    let output = site.cli(&["-n", "Runlane", "ls"]).await;
+    assert_eq!(code(&output), 78, "{}", err(&output));
+    assert!(err(&output).contains("use lower case"), "{}", err(&output));
+}
+
+#[tokio::test]
+async fn status_says_what_a_pending_task_waits_for() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    site.ok(&["submit", "--id", "later", "--delay", "1h", "-l", "team=a", "--", "true"]).await;
+    let text = site.ok(&["status", "later"]).await;
+    assert!(text.contains("waiting for its time to start: 2"), "{text}");
+    assert!(text.contains("(in 59m") && text.contains("labels    team=a"), "{text}");
+    site.ok(&["submit", "--id", "has", "--slot", "zz", "--", "sleep", "600"]).await;
+    site.ok(&["submit", "--id", "wants", "--slot", "zz", "--admission", "queue", "--", "true"])
+        .await;
+    let waits = async || site.ok(&["status", "wants"]).await;
+    let mut text = waits().await;
+    let stands = async {
+        while !text.contains("waiting for the slot zz: has has it") {
+            text = waits().await;
+        }
+    };
+    timeout(DEADLINE, stands).await.expect("it stands in the line");
+    site.ok(&["submit", "--id", "again", "--restart", "on-failure", "--", "false"]).await;
+    let retries = async {
+        while !site.ok(&["status", "again"]).await.contains("waiting for its time to start") {}
+    };
+    timeout(DEADLINE, retries).await.expect("its first attempt fails");
+}
+
+#[tokio::test]
+async fn status_of_a_task_that_has_ended_has_its_labels_and_what_it_runs_again() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    site.ok(&["run", "--id", "first", "-l", "team=a", "--", "true"]).await;
+    let id = site.ok(&["retry", "first"]).await.trim().to_owned();
+    site.ok(&["wait", &id]).await;
+    let text = site.ok(&["status", &id]).await;
+    assert!(text.contains("labels    team=a\nretry of  first"), "{text}");
+}
+
+#[tokio::test]
+async fn a_worker_that_never_lost_its_connection_is_counted_as_connected() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let site = Site::new().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let flags = ["--metrics", &address];
+    let _worker = site.worker_with("w", "", |command| _ = command.args(flags)).await;
+    let mut socket = tokio::net::TcpStream::connect(&address).await.expect("it listens");
+    socket.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("it reads");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.expect("it answers");
+    assert!(text.contains("\nrunlane_nats_connected 1\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_quiet_run_still_says_why_its_program_could_not_run() {
+    let site = Site::new().await;
+    let _worker = site.worker("w", "").await;
+    let output = site.cli(&["-q", "run", "--", "no-such-program"]).await;
+    assert_eq!(code(&output), 127);
+    assert!(err(&output).contains("not found in PATH"), "{}", err(&output));
+}
