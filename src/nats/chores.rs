@@ -41,6 +41,8 @@ pub struct ChoreQueue {
     source: ChoreSource,
     inbox: String,
     replies: async_nats::Subscriber,
+    /// Pulls so far. Each has an inbox of its own, so that the end of an older one is not taken for its own.
+    pulls: u64,
     left: usize,
     until: Instant,
 }
@@ -68,10 +70,10 @@ impl ChoreQueue {
     pub async fn open(bus: &Bus, source: ChoreSource) -> Result<Self, BusError> {
         ensure_consumer(bus, &source).await?;
         let inbox = bus.client().new_inbox();
-        let replies = bus.client().subscribe(inbox.clone()).await;
+        let replies = bus.client().subscribe(format!("{inbox}.*")).await;
         let replies = replies.map_err(|error| BusError::Broken(error.to_string()))?;
         let until = Instant::now();
-        Ok(Self { bus: bus.clone(), source, inbox, replies, left: 0, until })
+        Ok(Self { bus: bus.clone(), source, inbox, replies, pulls: 0, left: 0, until })
     }
 
     /// Returns the next message; `None` when the connection is closed. Cancel safe: a message stays
@@ -86,6 +88,9 @@ impl ChoreQueue {
                 Err(_) => continue,
             };
             if message.status.is_some() {
+                if *message.subject != *self.newest() {
+                    continue;
+                }
                 // Expired, or nobody there now: either way this pull is over.
                 self.left = 0;
                 // An ordinary expiry comes near the end; anything else is a server that can't serve us now.
@@ -112,10 +117,16 @@ impl ChoreQueue {
         }
     }
 
+    /// Where the newest pull is answered.
+    fn newest(&self) -> String {
+        format!("{}.{}", self.inbox, self.pulls)
+    }
+
     async fn pull(&mut self) {
+        self.pulls += 1;
         let ask = serde_json::json!({ "batch": BATCH, "expires": EXPIRES.as_nanos() as u64 });
         let ChoreSource { stream, consumer, .. } = &self.source;
-        if let Err(error) = self.bus.pull(stream, consumer, self.inbox.clone(), &ask, true).await {
+        if let Err(error) = self.bus.pull(stream, consumer, self.newest(), &ask, true).await {
             tracing::debug!(%error, consumer, "nothing is pulled now; trying again");
         }
         self.left = BATCH;

@@ -47,6 +47,10 @@ pub struct AckHandle {
 pub struct Stray {
     /// Its subject.
     pub subject: String,
+    /// The lane it came from, if the subject has a valid one.
+    pub lane: Option<LaneId>,
+    /// How many messages still waited in the lane.
+    pub pending: u64,
     /// How to answer it.
     pub handle: AckHandle,
 }
@@ -95,7 +99,8 @@ pub(super) fn read(bus: &Bus, message: async_nats::Message) -> Option<Result<Del
     let handle = AckHandle::new(message.reply.as_ref()?.to_string());
     let subject = message.subject.to_string();
     let Some((lane, id)) = bus.subjects().parse_queue(&subject) else {
-        return Some(Err(Stray { subject, handle }));
+        let lane = bus.subjects().lane_of_queued(&subject);
+        return Some(Err(Stray { subject, lane, pending, handle }));
     };
     let payload = message.message.payload;
     let published = published.unwrap_or_default();

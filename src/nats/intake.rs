@@ -246,8 +246,13 @@ impl Intake {
     async fn on_delivery(&mut self, message: async_nats::Message) {
         let Some(read) = delivery::read(&self.bus, message) else { return };
         let has_room = self.room() > 0;
-        if let Ok(delivery) = &read {
-            self.count(&delivery.lane.clone(), delivery.pending, has_room);
+        // What can never be a task is a message of its pull all the same.
+        let (lane, pending) = match &read {
+            Ok(delivery) => (Some(delivery.lane.clone()), delivery.pending),
+            Err(stray) => (stray.lane.clone(), stray.pending),
+        };
+        if let Some(lane) = lane {
+            self.count(&lane, pending, has_room);
         }
         let pulled = read.map_or_else(Pulled::Stray, Pulled::Task);
         self.passed += 1;

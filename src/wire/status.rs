@@ -223,7 +223,7 @@ pub struct Outcome {
     /// Isolation that the runner wanted as best effort and the host lacks, by feature, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub isolation_missing: BTreeMap<String, String>,
-    /// The worker that ran it.
+    /// The worker that ran it; of a task that was lost, the one that found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerId>,
     /// The runner that ran it.
@@ -305,7 +305,7 @@ pub struct Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorDetail {
-    /// The step that failed: `decode`, `validate`, `route`, `plan`, `admit`, `spawn`, a step of the child's
+    /// The step that failed: `validate`, `plan`, `admit`, `start` (not in time), `worker` (lost), `spawn`, a step of the child's
     /// setup such as `chdir`, `rlimits`, `exec`, or a feature of isolation that the host lacks, such as
     /// `cgroup.memory`.
     pub step: String,

@@ -219,6 +219,11 @@ impl Subjects {
         Some((lane.parse().ok()?, id.parse().ok()?))
     }
 
+    /// The lane of a queue subject, also of one with a bad id.
+    pub fn lane_of_queued(&self, subject: &str) -> Option<LaneId> {
+        self.strip(subject, "queue")?.split('.').next()?.parse().ok()
+    }
+
     /// Takes a `task` subject apart; `None` if it isn't one of this namespace.
     pub fn parse_task(&self, subject: &str) -> Option<(TaskId, TaskSubject)> {
         let rest = self.strip(subject, "task")?;

@@ -29,6 +29,7 @@ pub struct TaskSpec {
     pub id: Option<TaskId>,
     /// Concurrency slot: tasks with the same slot are admitted by `admission`. None: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
     pub slot: Option<String>,
     /// How many tasks may have the slot at once. Tasks that name different numbers share the slot: each
     /// is admitted by its own. Has no effect without `slot`.
@@ -54,6 +55,7 @@ pub struct TaskSpec {
     /// Milliseconds after its end for which the task's records and output are kept. None: as long as
     /// their streams keep them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60_000))]
     pub ttl: Option<u64>,
     /// The finished task that this one runs again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +68,7 @@ pub struct TaskSpec {
     pub restart: Restart,
     /// How many failed attempts may be followed by another one.
     #[serde(default = "default_max_retries")]
+    #[schemars(range(max = 1000))]
     pub max_retries: u32,
     /// How long to wait before a retry.
     #[serde(default)]
@@ -76,6 +79,7 @@ pub struct TaskSpec {
     /// How many workers the task may take down with it (or lose by chance) before it is `lost`. One whose
     /// host can't start the task counts, too; after too many of those it is `failed`.
     #[serde(default = "default_max_worker_losses")]
+    #[schemars(range(max = 1000))]
     pub max_worker_losses: u32,
     /// What to do when the worker that runs the task is lost.
     #[serde(default)]
@@ -222,6 +226,7 @@ pub struct SubprocessSpec {
     pub env: Vec<EnvVar>,
     /// Working directory, absolute. None: the runner's, or a private one that is removed with the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^/"))]
     pub cwd: Option<String>,
     /// Whether a non-zero exit code makes the attempt fail.
     #[serde(default = "enabled")]
@@ -275,7 +280,7 @@ pub struct ScriptMode {
 
 /// The interpreter of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Runtime {
     /// `bash`.
     Bash,
@@ -299,6 +304,7 @@ pub enum Runtime {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
     /// Its name: a letter or `_`, then letters, digits and `_`.
+    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub key: String,
     /// Its value; no NUL.
     pub value: String,

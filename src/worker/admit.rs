@@ -64,6 +64,8 @@ pub(super) enum Verdict {
     Admitted,
     /// Its slot is taken: end it as rejected.
     Busy(ErrorDetail),
+    /// Its time to start for the first time has passed while it waited.
+    Expired,
     /// It was canceled, or replaced, while it waited: end it without a start.
     Stopped(Stop),
     /// The chain says that this delivery leads to no start: let `claim` deal with it.
@@ -98,11 +100,18 @@ pub(super) async fn forward(
     Ok(())
 }
 
+/// When a moment comes, by this process's clock.
+fn instant_of(at: Timestamp) -> Instant {
+    let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    let now = Instant::now();
+    now.checked_add(left).unwrap_or(now + READ)
+}
+
 /// Gets a slot for a task.
 pub(super) async fn admit(
     shared: &Shared,
     inputs: &RunInputs,
-    request: &SlotRequest,
+    (request, start_by): (&SlotRequest, Option<Timestamp>),
     lease: &Lease,
 ) -> Result<Verdict, BusError> {
     // Before the first look: a change in between is heard.
@@ -113,6 +122,8 @@ pub(super) async fn admit(
         request,
         lease,
         changes,
+        start_by,
+        expires: start_by.map(instant_of),
         received: Instant::now(),
         known: SlotRecord::free(&request.name),
         read_at: Instant::now(),
@@ -155,6 +166,7 @@ enum Wake {
     Stopped(Stop),
     Changed(Option<Arc<SlotRecord>>),
     Renew,
+    Expired,
     Tick,
 }
 
@@ -165,6 +177,9 @@ struct Line<'a> {
     request: &'a SlotRequest,
     lease: &'a Lease,
     changes: broadcast::Receiver<Arc<SlotRecord>>,
+    /// The time after which it doesn't start for the first time, and when to look at that.
+    start_by: Option<Timestamp>,
+    expires: Option<Instant>,
     received: Instant,
     /// The record as it was read or heard last.
     known: SlotRecord,
@@ -201,6 +216,7 @@ impl Line<'_> {
                     renew_at = Instant::now() + self.lease.interval().min(self.lease.left() / 2);
                     look
                 }
+                Wake::Expired => self.expired().await,
                 Wake::Tick => self.tick().await,
                 Wake::Changed(None) => self.look_if(true).await,
                 Wake::Changed(Some(record)) => self.heard(&record).await,
@@ -213,7 +229,7 @@ impl Line<'_> {
 
     /// Cancel safe: a stop and a change stay where they are until taken.
     async fn wake(&mut self, renew_at: Instant) -> Wake {
-        let until = self.next_tick();
+        let (until, expires) = (self.next_tick(), self.expires);
         let mut stop = self.inputs.stop_rx.clone();
         tokio::select! {
             Ok(stop) = stop.wait_for(Option::is_some) => match stop.clone() {
@@ -222,6 +238,7 @@ impl Line<'_> {
             },
             changed = self.changes.recv() => Wake::Changed(changed.ok()),
             () = sleep_until(renew_at) => Wake::Renew,
+            () = sleep_until(expires.unwrap_or(until)), if expires.is_some() => Wake::Expired,
             () = sleep_until(until) => Wake::Tick,
         }
     }

@@ -71,6 +71,8 @@ pub(super) enum Intent {
     Reject(ErrorDetail),
     /// End it as canceled, without a start.
     Cancel(Cause),
+    /// End it as expired: it was not started in time.
+    Expire,
 }
 
 /// Takes a task, or finds out why not. Waits while the server is away, as long as the lease lasts.
@@ -164,14 +166,22 @@ impl Intent {
     fn slot(&self) -> Option<String> {
         match self {
             Self::Run { slot, .. } => slot.clone(),
-            Self::Reject(_) | Self::Cancel(_) => None,
+            Self::Reject(_) | Self::Cancel(_) | Self::Expire => None,
+        }
+    }
+
+    /// The time after which a task that never started doesn't any more.
+    pub(super) fn start_by(&self) -> Option<Timestamp> {
+        match self {
+            Self::Run { start_by, .. } => *start_by,
+            Self::Reject(_) | Self::Cancel(_) | Self::Expire => None,
         }
     }
 
     fn loss_policy(&self) -> LossPolicy {
         match self {
             Self::Run { losses, .. } => *losses,
-            Self::Reject(_) | Self::Cancel(_) => {
+            Self::Reject(_) | Self::Cancel(_) | Self::Expire => {
                 LossPolicy { max_worker_losses: u32::MAX, on_worker_lost: OnWorkerLost::Rerun }
             }
         }
@@ -248,6 +258,10 @@ fn first_event(
         Intent::Run { start_by: Some(start_by), .. }
             if counts.attempt == Attempt::FIRST && Timestamp::now() > *start_by =>
         {
+            let lane = Some(delivery.lane.clone());
+            finished(Outcome { lane, ..expired(&delivery.id) })
+        }
+        Intent::Expire => {
             let lane = Some(delivery.lane.clone());
             finished(Outcome { lane, ..expired(&delivery.id) })
         }

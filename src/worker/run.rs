@@ -188,9 +188,11 @@ async fn admission(
     intent: Intent,
 ) -> Result<Go, BusError> {
     let Some(slot) = slot else { return Ok(Go::Claim(intent)) };
-    Ok(match admit::admit(shared, inputs, slot, lease).await? {
+    let start_by = intent.start_by();
+    Ok(match admit::admit(shared, inputs, (slot, start_by), lease).await? {
         Verdict::Admitted | Verdict::Settled => Go::Claim(intent),
         Verdict::Busy(error) => Go::Claim(Intent::Reject(error)),
+        Verdict::Expired => Go::Claim(Intent::Expire),
         Verdict::Stopped(stop) => Go::Claim(Intent::Cancel(stop::cause(&stop))),
         Verdict::HandedBack(HandBack::Draining) => Go::Nowhere(RunEnd::Requeued),
         Verdict::HandedBack(HandBack::NoPlace | HandBack::Elsewhere(_)) | Verdict::Dropped => {

@@ -1,13 +1,13 @@
 //! Tasks that were published to the queue before their time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use runlane::client::Client;
 use runlane::nats::Headers;
-use runlane::wire::{LaneId, Phase, Timer};
+use runlane::wire::{LaneId, Phase, TaskSpec, Timer};
 
 use crate::support::nats::TestServer;
 use crate::support::worker::{Fleet, shell_spec};
@@ -147,4 +147,30 @@ async fn timers_of_an_earlier_task_leave_its_successor_alone() {
     due(&id, Timer::Purge, &format!(r#"{{"finishedSeq":{seq}}}"#)).await;
     fleet.nothing_is_due().await;
     assert!(fleet.events(&id).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_burst_of_timers_leaves_the_next_one_in_time() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let client = Client::new(fleet.bus.clone());
+    let _workers = (fleet.worker(&server, "w1", 4).await, fleet.worker(&server, "w2", 4).await);
+    let in_a_second = async || {
+        let mut spec = TaskSpec::command("true", []);
+        spec.delay = Some(1_000);
+        client.submit(spec).await.expect("it is kept").task.id
+    };
+    for _ in 0..2 {
+        let ids: Vec<_> =
+            stream::iter(0..600).map(|_| in_a_second()).buffer_unordered(600).collect().await;
+        for id in &ids {
+            assert_eq!(fleet.outcome(id).await.phase, Phase::Succeeded, "{id}");
+        }
+    }
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let id = in_a_second().await;
+        fleet.outcome(&id).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
 }

@@ -324,3 +324,20 @@ async fn what_was_asked_while_the_server_was_away_is_not_asked_again_and_again()
     let info = stream.expect("a stream's name").consumer_info(lane).await.expect("it is there");
     assert!(info.num_waiting <= 1, "{} pulls are open", info.num_waiting);
 }
+
+#[tokio::test]
+async fn messages_that_can_never_be_tasks_hold_nobody_up() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    fleet.outcome(&fleet.shell("before", "exit 0").await).await;
+    for n in 0..20 {
+        let subject = format!("runlane.queue.default.user{n}@host");
+        fleet.bus.publish(subject, Headers::default(), Bytes::new()).await.expect("stored");
+    }
+    let begun = Instant::now();
+    fleet.outcome(&fleet.shell("after", "exit 0").await).await;
+    // A pull whose messages aren't counted is taken for a forgotten one after five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    fleet.queue_is_empty().await;
+}

@@ -392,3 +392,24 @@ async fn waiting_outlives_a_server_restart() {
     assert_eq!((most, starts.len()), (1, 6));
     slot_has(&fleet, "q", 0, 0).await;
 }
+
+#[tokio::test]
+async fn a_published_task_whose_time_passes_while_it_waits_for_its_slot_ends_then() {
+    let server = TestServer::start().await;
+    let fleet = Fleet::new(&server).await;
+    let _worker = fleet.worker(&server, "w1", 2).await;
+    let holder =
+        fleet.publish("holder", shell_spec("echo up; sleep 600", &in_slot("w", "queue", 1))).await;
+    fleet.first_output(&holder).await;
+    let start_by = Timestamp::now() + Duration::from_secs(2);
+    let more = format!("{}\"startBy\":\"{start_by}\",", in_slot("w", "queue", 1));
+    let waits = fleet.publish("waits", shell_spec("true", &more)).await;
+    slot_has(&fleet, "w", 1, 1).await;
+    let outcome = fleet.outcome(&waits).await;
+    assert_eq!((outcome.phase, outcome.attempt), (Phase::Expired, None));
+    let late = outcome.finished_at.duration_since(start_by);
+    assert!((0..2_000).contains(&late.as_millis()), "{late}");
+    slot_has(&fleet, "w", 1, 0).await;
+    fleet.cancel(&holder, "").await;
+    fleet.queue_is_empty().await;
+}

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
-use super::{Line, SETTLE};
+use super::{Line, Look, SETTLE, Verdict};
 use crate::exec::Stop;
 use crate::nats::{BusError, Headers};
 use crate::task::admit::{self, HolderFacts, TakenBy};
@@ -13,6 +14,9 @@ use crate::wire::{
     Admission, CancelRequest, ErrorDetail, SlotHolder, StatusEvent, StopReason, TaskId,
 };
 use crate::worker::stop::canceled;
+
+/// How soon it is looked at again whether a task has expired, if that could not be seen.
+const EXPIRES_AGAIN: Duration = Duration::from_millis(250);
 
 impl Line<'_> {
     /// For how long another worker may still have the task, if its hold says so.
@@ -80,6 +84,26 @@ impl Line<'_> {
             Some(StatusEvent::Requeued(requeued)) => requeued.queue_seq != queue_seq,
             None => false,
         })
+    }
+
+    /// Its `startBy` has come. It holds for a first start only.
+    pub(super) async fn expired(&mut self) -> Look {
+        let again = Instant::now() + EXPIRES_AGAIN;
+        let at = self.start_by.map_or(again, super::instant_of);
+        if at > Instant::now() {
+            // The clocks don't run alike.
+            self.expires = Some(at.max(again));
+            return Look::Wait;
+        }
+        self.expires = match self.shared.log.last(self.id()).await {
+            Ok(None) => {
+                self.leave_line().await;
+                return Look::Done(Verdict::Expired);
+            }
+            Ok(Some(_)) => None,
+            Err(_) => Some(again),
+        };
+        Look::Wait
     }
 
     /// Asks for the end of the tasks that are to be replaced, once each.
