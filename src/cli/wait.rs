@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::exit::{self, Failure, NO_STREAM, TIMEOUT};
 use super::global::GlobalArgs;
@@ -29,6 +29,9 @@ pub(super) struct WaitArgs {
     timeout: Option<Duration>,
 }
 
+/// How long it is asked whether the namespace is there; a server that is away is waited for as ever.
+const SET_UP_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Where a person reads how a task ended. JSON always goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
@@ -41,8 +44,10 @@ pub(super) enum Ends {
 pub(super) async fn run(global: &GlobalArgs, args: &WaitArgs) -> Result<u8, Failure> {
     let client = global.client().await?;
     // Tasks that are not there yet are waited for, but nobody makes the namespace meanwhile.
+    let patience = args.timeout.map_or(SET_UP_PATIENCE, |timeout| timeout.min(SET_UP_PATIENCE));
     if let Some(id) = args.ids.first()
-        && let Err(error @ BusError::Refused { code: NO_STREAM, .. }) = client.last_record(id).await
+        && let Ok(Err(error)) = timeout(patience, client.last_record(id)).await
+        && let BusError::Refused { code: NO_STREAM, .. } = error
     {
         return Err(error.into());
     }

@@ -32,6 +32,17 @@ pub(crate) async fn schedule(
     bus.publish(subjects.schedule(id, timer), headers, payload).await
 }
 
+/// What came of a task whose time to start has passed, as a timer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// Nothing is left to do.
+    Settled,
+    /// That time is still to come.
+    NotYet(Timestamp),
+    /// Nothing is known of it: it may be about to be stored, which its timer is before.
+    NotThere,
+}
+
 impl Client {
     /// Queues a task whose delay is over. A spec that can't be read goes to the default lane, whose
     /// worker rejects it with its problems. False: a message of the task is in the queue, and it may be
@@ -51,20 +62,28 @@ impl Client {
         Ok(queued)
     }
 
-    /// Ends a queued task whose `startBy` has passed; nothing happens to one that was started. Returns that
-    /// time, if it is still to come: a timer may be that of an earlier task of this id, or too early.
-    pub(crate) async fn expire(&self, id: &TaskId) -> Result<Option<Timestamp>, BusError> {
-        if self.last_record(id).await?.is_some() {
-            return Ok(None);
-        }
-        // Without a spec that can be read it is rejected, and what isn't queued can't start.
-        let Some(QueuedTask { lane, spec: Some(spec), .. }) = self.queued(id).await? else {
-            return Ok(None);
+    /// Ends a queued task whose `startBy` has passed; nothing happens to one that was started, or has none: the
+    /// timer may be that of an earlier task of this id.
+    pub(crate) async fn expire(&self, id: &TaskId) -> Result<Expiry, BusError> {
+        let last = self.last_record(id).await?.map(|last| last.event);
+        let queued = self.queued(id).await?;
+        let (lane, spec) = match (last, queued) {
+            // Whoever wrote that may have been cut off before the rest.
+            (Some(StatusEvent::Finished(Finished { outcome, .. })), Some(_))
+                if outcome.phase == Phase::Expired =>
+            {
+                return self.settle(outcome).await.map(|_| Expiry::Settled);
+            }
+            (Some(_), _) => return Ok(Expiry::Settled),
+            (None, None) => return Ok(Expiry::NotThere),
+            (None, Some(QueuedTask { lane, spec: Some(spec), .. })) => (lane, spec),
+            // It is rejected by whoever takes it.
+            (None, Some(QueuedTask { spec: None, .. })) => return Ok(Expiry::Settled),
         };
         match spec.start_by {
-            Some(start_by) if start_by >= Timestamp::now() => return Ok(Some(start_by)),
+            Some(start_by) if start_by >= Timestamp::now() => return Ok(Expiry::NotYet(start_by)),
             Some(_) => {}
-            None => return Ok(None),
+            None => return Ok(Expiry::Settled),
         }
         let outcome = Outcome { lane: Some(lane), ..expired(id) };
         let event = StatusEvent::Finished(Finished {
@@ -72,8 +91,8 @@ impl Client {
             token: uuid::Uuid::now_v7().simple().to_string(),
         });
         match self.log().append(id, &event, 0, super::cancel::append_deadline()).await? {
-            Append::Won(_) => self.settle(outcome).await.map(|_| None),
-            Append::Lost(_) => Ok(None),
+            Append::Won(_) => self.settle(outcome).await.map(|_| Expiry::Settled),
+            Append::Lost(_) => Ok(Expiry::Settled),
         }
     }
 

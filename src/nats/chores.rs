@@ -10,9 +10,11 @@ use async_nats::{StatusCode, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::delivery::AckHandle;
+use super::link::{Link, LinkState};
 use super::{Bus, BusError};
 
 /// How long a message stays with a worker that says nothing.
@@ -38,6 +40,7 @@ pub struct ChoreSource {
 /// Messages that the workers share.
 pub struct ChoreQueue {
     bus: Bus,
+    link: watch::Receiver<Link>,
     source: ChoreSource,
     inbox: String,
     replies: async_nats::Subscriber,
@@ -67,13 +70,17 @@ impl ChoreQueue {
     ///
     /// # Errors
     /// The server refuses the consumer, or the connection is closed.
-    pub async fn open(bus: &Bus, source: ChoreSource) -> Result<Self, BusError> {
+    pub async fn open(
+        bus: &Bus,
+        link: watch::Receiver<Link>,
+        source: ChoreSource,
+    ) -> Result<Self, BusError> {
         ensure_consumer(bus, &source).await?;
         let inbox = bus.client().new_inbox();
         let replies = bus.client().subscribe(format!("{inbox}.*")).await;
         let replies = replies.map_err(|error| BusError::Broken(error.to_string()))?;
         let until = Instant::now();
-        Ok(Self { bus: bus.clone(), source, inbox, replies, pulls: 0, left: 0, until })
+        Ok(Self { bus: bus.clone(), link, source, inbox, replies, pulls: 0, left: 0, until })
     }
 
     /// Returns the next message; `None` when the connection is closed. Cancel safe: a message stays
@@ -122,16 +129,23 @@ impl ChoreQueue {
         format!("{}.{}", self.inbox, self.pulls)
     }
 
+    /// Cancel safe: one that was begun counts as open, and is sent with the next request at the latest.
     async fn pull(&mut self) {
+        // What is asked while the server is away would come to it all at once.
+        while self.link.borrow_and_update().state != LinkState::Up {
+            if self.link.changed().await.is_err() {
+                break;
+            }
+        }
         self.pulls += 1;
+        self.left = BATCH;
+        // Later than the server's own end of the pull, so that two are never open for long.
+        self.until = Instant::now() + EXPIRES + Duration::from_millis(500);
         let ask = serde_json::json!({ "batch": BATCH, "expires": EXPIRES.as_nanos() as u64 });
         let ChoreSource { stream, consumer, .. } = &self.source;
         if let Err(error) = self.bus.pull(stream, consumer, self.newest(), &ask, true).await {
             tracing::debug!(%error, consumer, "nothing is pulled now; trying again");
         }
-        self.left = BATCH;
-        // Later than the server's own end of the pull, so that two are never open for long.
-        self.until = Instant::now() + EXPIRES + Duration::from_millis(500);
     }
 }
 

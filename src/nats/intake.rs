@@ -118,6 +118,8 @@ enum Pull {
 struct Lane {
     pull: Pull,
     hot: bool,
+    /// The last pull that was answered in any way was denied.
+    denied: bool,
 }
 
 impl Lane {
@@ -264,6 +266,7 @@ impl Intake {
     fn count(&mut self, lane: &LaneId, pending: u64, has_room: bool) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
         lane.hot = pending > 0 || !has_room;
+        lane.denied = false;
         if let Pull::Waiting { left, heard, .. } = &mut lane.pull {
             *left = left.saturating_sub(1);
             *heard = Instant::now();
@@ -280,6 +283,7 @@ impl Intake {
         let Some((id, lane)) = self.lanes.iter_mut().find(|(_, lane)| is_of_pull(lane)) else {
             return;
         };
+        lane.denied = false;
         match status {
             StatusCode::IDLE_HEARTBEAT => {
                 if let Pull::Waiting { heard, .. } = &mut lane.pull {
@@ -305,7 +309,7 @@ impl Intake {
         // A pull of a lane that is not wanted any more runs out by itself.
         self.lanes.retain(|lane, _| wanted.contains(lane));
         for lane in wanted {
-            self.lanes.entry(lane).or_insert(Lane { pull: Pull::Idle, hot: false });
+            self.lanes.entry(lane).or_insert(Lane { pull: Pull::Idle, hot: false, denied: false });
         }
     }
 
@@ -333,6 +337,7 @@ impl Intake {
             if let Some(error) = denied(&self.bus, id, &lane.pull) {
                 tracing::error!(lane = %id, %error, "this lane's tasks can't be asked for");
                 lane.pull = Pull::Paused { until: now + error.pause(PAUSE) };
+                lane.denied = true;
             }
             match lane.pull {
                 Pull::Waiting { heard, heartbeat, .. }
@@ -351,8 +356,8 @@ impl Intake {
                 Pull::Idle | Pull::Waiting { .. } | Pull::Paused { .. } => {}
             }
         }
-        let pulling = rebuilt == 0
-            && !self.lanes.values().any(|lane| matches!(lane.pull, Pull::Paused { .. }));
+        let is_stuck = |lane: &Lane| lane.denied || matches!(lane.pull, Pull::Paused { .. });
+        let pulling = rebuilt == 0 && !self.lanes.values().any(is_stuck);
         self.health.send_if_modified(|health| {
             let new = PullHealth { pulling, rebuilt: health.rebuilt + rebuilt };
             std::mem::replace(health, new) != new

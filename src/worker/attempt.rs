@@ -40,6 +40,9 @@ const SPARES_AFTER: Duration = Duration::from_millis(5);
 /// whether there is anything to end politely, and to tell of.
 const START_TIME: Duration = Duration::from_secs(1);
 
+/// How long the start of a task with a time limit may take, at least: a busy host is not its matter.
+const LAUNCH_TIME: Duration = Duration::from_secs(10);
+
 /// How an attempt went.
 pub(super) enum AttemptEnd {
     /// The process could not be started.
@@ -84,7 +87,8 @@ pub(super) async fn run(
 ) -> Attempted {
     let (word, late_stop) = (Word::default(), stop.clone());
     let launch = shared.spawner.launch_armed(armed, plan, &word);
-    let launched = match unless_stopped(launch, &word, plan.timeout, stop.clone()).await {
+    let limit = plan.timeout.map(|timeout| timeout.max(LAUNCH_TIME));
+    let launched = match unless_stopped(launch, &word, limit, stop.clone()).await {
         Ok(Ok(launched)) => launched,
         Ok(Err(error)) => {
             shared.tell_start(&delivery.id, Some(&error));

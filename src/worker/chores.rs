@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{cancel_sweep, due};
 use crate::client::Client;
-use crate::nats::{Bus, BusError, Chore, ChoreQueue, ChoreSource};
+use crate::nats::{Bus, BusError, Chore, ChoreQueue, ChoreSource, Link};
 
 /// Messages of each sort that are worked on at once.
 const AT_ONCE: usize = 16;
 /// How soon a message whose step failed comes again. One that can't succeed as things are takes twice as long
-/// each time, up to [`MOST_DOUBLINGS`]: some 17 minutes.
+/// each time that it comes, up to [`MOST_DOUBLINGS`]: a minute.
 const RETRY: Duration = Duration::from_secs(2);
-const MOST_DOUBLINGS: u32 = 9;
+const MOST_DOUBLINGS: u32 = 5;
 /// How long a step may take: the message comes to another worker soon after.
 const STEP: Duration = Duration::from_secs(12);
 
@@ -36,12 +37,12 @@ pub(super) enum Sort {
 }
 
 /// Settles messages of one sort until the connection is closed.
-pub(super) async fn run(bus: Bus, sort: Sort) -> Result<(), BusError> {
+pub(super) async fn run(bus: Bus, link: watch::Receiver<Link>, sort: Sort) -> Result<(), BusError> {
     let source = match sort {
         Sort::Cancels => cancel_sweep::source(&bus),
         Sort::Due => due::source(&bus),
     };
-    let mut queue = open(&bus, source).await?;
+    let mut queue = open(&bus, &link, source).await?;
     let client = Client::new(bus);
     let mut chores = JoinSet::new();
     loop {
@@ -62,9 +63,13 @@ fn pause_after(error: &BusError, delivered: u32) -> Duration {
 }
 
 /// Opens the queue; a server that is starting or changing its leader is waited for.
-async fn open(bus: &Bus, source: ChoreSource) -> Result<ChoreQueue, BusError> {
+async fn open(
+    bus: &Bus,
+    link: &watch::Receiver<Link>,
+    source: ChoreSource,
+) -> Result<ChoreQueue, BusError> {
     loop {
-        match ChoreQueue::open(bus, source.clone()).await {
+        match ChoreQueue::open(bus, link.clone(), source.clone()).await {
             Err(error) if error.is_passing() => {
                 tracing::warn!(%error, consumer = source.consumer, "not open yet; trying again");
                 sleep(error.pause(RETRY)).await;
@@ -108,7 +113,7 @@ mod tests {
     fn what_can_not_succeed_is_tried_ever_more_seldom_and_what_may_soon_again() {
         let never = BusError::TooLarge { size: 2, limit: 1 };
         let pauses = [1, 2, 9, 1000].map(|delivered| pause_after(&never, delivered).as_secs());
-        assert_eq!(pauses, [4, 8, 1024, 1024]);
+        assert_eq!(pauses, [4, 8, 64, 64]);
         assert_eq!(pause_after(&BusError::Unclear(STEP), 1000), RETRY);
         assert!(STEP < ACK_WAIT);
     }

@@ -33,8 +33,9 @@ pub(super) enum Claim {
     Taken(Taken),
     /// It is ours, but a cancel was stored before it started: end it without a start.
     Canceled(Taken, CancelRequest),
-    /// It has ended, before or just now: see that the outcome is published, and ack.
-    Over(Box<Outcome>),
+    /// It has ended, before or just now, with the record of this sequence: see that the outcome is published, and
+    /// ack.
+    Over(Box<Outcome>, u64),
     /// Another message of the same task is being worked on: ack this one and forget it.
     Duplicate,
     /// Another worker took this very message a moment ago, or says that it still deals with it: nothing
@@ -105,11 +106,18 @@ pub(super) async fn claim(
         };
         let (event, expected) = match task::claim(&situation) {
             task::Claim::AlreadyFinished(outcome) => {
-                return Ok(Claim::Over(Box::new(outcome.clone())));
+                let seq = last.as_ref().map_or(0, |last| last.seq);
+                return Ok(Claim::Over(Box::new(outcome.clone()), seq));
             }
             task::Claim::Duplicate | task::Claim::Adopt => return Ok(Claim::Duplicate),
             task::Claim::EndAsLost { expected_seq, attempt, worker_losses } => {
                 (lost(shared, delivery, attempt, worker_losses), expected_seq)
+            }
+            // It was started after all.
+            task::Claim::Start { attempt, .. }
+                if matches!(intent, Intent::Expire) && attempt != Attempt::FIRST =>
+            {
+                return Ok(Claim::HeldElsewhere);
             }
             task::Claim::Start { attempt, expected_seq, failures, worker_losses } => {
                 let counts = Counts { attempt, failures, worker_losses };
@@ -216,7 +224,7 @@ async fn won(
         }
         StatusEvent::Finished(Finished { outcome, .. }) => {
             shared.count_completed(&outcome);
-            Ok(Claim::Over(Box::new(outcome)))
+            Ok(Claim::Over(Box::new(outcome), seq))
         }
         StatusEvent::Retrying(_) | StatusEvent::Requeued(_) => {
             unreachable!("a claim appends only started and finished records")
@@ -258,13 +266,9 @@ fn first_event(
         Intent::Run { start_by: Some(start_by), .. }
             if counts.attempt == Attempt::FIRST && Timestamp::now() > *start_by =>
         {
-            let lane = Some(delivery.lane.clone());
-            finished(Outcome { lane, ..expired(&delivery.id) })
+            not_started_in_time(delivery)
         }
-        Intent::Expire => {
-            let lane = Some(delivery.lane.clone());
-            finished(Outcome { lane, ..expired(&delivery.id) })
-        }
+        Intent::Expire => not_started_in_time(delivery),
         Intent::Cancel(cause) => {
             let mut outcome = ended_here(shared, delivery, Phase::Canceled);
             outcome.cause = Some(cause.clone());
@@ -284,6 +288,10 @@ fn first_event(
             at: Timestamp::now(),
         }),
     }
+}
+
+fn not_started_in_time(delivery: &Delivery) -> StatusEvent {
+    finished(Outcome { lane: Some(delivery.lane.clone()), ..expired(&delivery.id) })
 }
 
 /// The name of an attempt, as it stands in its start.

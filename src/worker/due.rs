@@ -10,12 +10,14 @@ use jiff::Timestamp;
 
 use super::chores::Progress;
 use crate::client::Client;
-use crate::client::schedule::schedule;
+use crate::client::schedule::{Expiry, schedule};
 use crate::nats::{Bus, BusError, Chore, ChoreSource};
 use crate::wire::{PurgeTimer, TaskId, Timer};
 
 /// How soon a task is looked at again whose message is in the queue still.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked for a task that is still to be stored.
+const LOOKS: u32 = 30;
 /// What is due within this time is waited for.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -35,11 +37,12 @@ pub(super) async fn settle(client: &Client, chore: &Chore) -> Result<Progress, B
             return Ok(Progress::Again(LOOK_AGAIN));
         }
         Timer::Start => {}
-        Timer::Expire => {
-            if let Some(start_by) = client.expire(&id).await? {
-                return expire_later(client, &id, start_by).await;
-            }
-        }
+        Timer::Expire => match client.expire(&id).await? {
+            Expiry::Settled => {}
+            Expiry::NotYet(start_by) => return expire_later(client, &id, start_by).await,
+            Expiry::NotThere if chore.delivered < LOOKS => return Ok(Progress::Again(LOOK_AGAIN)),
+            Expiry::NotThere => {}
+        },
         Timer::Purge => {
             tracing::debug!(task = %id, "the results' time is over");
             let PurgeTimer { finished_seq } =

@@ -78,7 +78,7 @@ pub(super) async fn settle(
     {
         Next::Finish(phase) => {
             let seq = finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
-            forget_later(shared, task, Some(seq)).await;
+            forget_later(shared, task, seq).await;
         }
         Next::Retry { delay, failures, worker_losses } => {
             let counts = (failures, worker_losses);
@@ -88,17 +88,17 @@ pub(super) async fn settle(
     Ok(Settled::Recorded)
 }
 
-/// Ends a task that was canceled before its process was started.
+/// Ends a task that was canceled before its process was started. Returns the sequence of its last record.
 pub(super) async fn cancel_unstarted(
     shared: &Shared,
     handle: &AckHandle,
     id: &TaskId,
     taken: &Taken,
     stop: &Stop,
-) -> Result<(), FinishError> {
+) -> Result<u64, FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Canceled);
     outcome.cause = Some(stop::cause(stop));
-    finish(shared, handle, taken, outcome).await.map(drop)
+    finish(shared, handle, taken, outcome).await
 }
 
 /// Ends a task that its runner can't run.
@@ -141,12 +141,12 @@ pub(super) async fn requeue(
 }
 
 /// Lets the server's clock end the results of a task that asked for it. `finished` is the sequence of its last
-/// record, if that is known here.
-pub(super) async fn forget_later(shared: &Shared, task: &Task, finished: Option<u64>) {
+/// record.
+pub(super) async fn forget_later(shared: &Shared, task: &Task, finished: u64) {
     let Some(ttl) = task.ttl else { return };
     let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
     let at = Timestamp::now().checked_add(ttl).unwrap_or(Timestamp::MAX);
-    let payload = serde_json::to_vec(&PurgeTimer { finished_seq: finished });
+    let payload = serde_json::to_vec(&PurgeTimer { finished_seq: Some(finished) });
     let payload = payload.expect("a number is plain JSON").into();
     if let Err(error) = schedule(&shared.bus, &task.id, Timer::Purge, at, payload).await {
         tracing::warn!(task = %task.id, %error, "results are kept as long as their streams keep them");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::runner::Router;
 use super::shared::chain;
@@ -32,8 +32,10 @@ const REST: u32 = 4;
 const ATTACHING: usize = 16;
 /// Pause before lanes are looked at that can't be pulled from: mostly the server has no leader for a moment.
 const DOUBT_PAUSE: Duration = Duration::from_secs(2);
-/// Pause after a failed read; while lanes can't be served, it is doubled up to [`REFRESH`].
+/// Pause after a failed read.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a new lane may take: the others wait for it.
+const ATTACH_LIMIT: Duration = Duration::from_secs(2);
 
 /// A lane that this worker serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,33 @@ enum All {
     ButSome,
 }
 
+/// A lane that could not be served, and from when on it is tried again.
+#[derive(Debug)]
+pub(super) struct Failing {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self { until: Instant::now(), pause: RETRY_PAUSE }
+    }
+}
+
+impl Failing {
+    /// It was tried, or is still to rest.
+    fn failed(&mut self) {
+        if !self.is_to_rest() {
+            self.until = Instant::now() + self.pause;
+            self.pause = REFRESH.min(self.pause * 2);
+        }
+    }
+
+    fn is_to_rest(&self) -> bool {
+        Instant::now() < self.until
+    }
+}
+
 /// Keeps the lanes up to date.
 pub(super) struct LaneWatch {
     pub(super) bus: Bus,
@@ -65,6 +94,8 @@ pub(super) struct LaneWatch {
     pub(super) names: watch::Sender<BTreeSet<LaneId>>,
     /// Lanes that can't be pulled from: their consumers may be gone.
     pub(super) doubts: mpsc::Receiver<LaneId>,
+    /// Lanes that could not be served at the last look.
+    pub(super) failing: BTreeMap<LaneId, Failing>,
 }
 
 impl LaneWatch {
@@ -72,20 +103,12 @@ impl LaneWatch {
     pub(super) async fn run(mut self) -> Result<(), BusError> {
         let mut changes = presence::lane_changes(&self.bus).await?;
         let (mut settling, mut doubted) = (0, BTreeSet::new());
-        let mut again = RETRY_PAUSE;
         loop {
             let read_at = Instant::now();
             let pause = match self.refresh(&std::mem::take(&mut doubted)).await {
                 Ok(_) if settling > 0 => SETTLING,
-                Ok(All::Served) => {
-                    again = RETRY_PAUSE;
-                    REFRESH
-                }
-                Ok(All::ButSome) => {
-                    let pause = again;
-                    again = REFRESH.min(again * 2);
-                    pause
-                }
+                Ok(All::Served) => REFRESH,
+                Ok(All::ButSome) => self.next_try(),
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the lanes; trying again");
                     RETRY_PAUSE
@@ -114,6 +137,13 @@ impl LaneWatch {
         }
     }
 
+    /// When the first of the lanes that could not be served is tried again.
+    fn next_try(&self) -> Duration {
+        let now = Instant::now();
+        let rests = self.failing.values().map(|lane| lane.until.saturating_duration_since(now));
+        rests.min().unwrap_or(REFRESH).max(RETRY_PAUSE)
+    }
+
     async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<All, TopologyError> {
         let read = |source| TopologyError::LookUp { name: "the lanes".into(), source };
         let mut ours = presence::lanes(&self.bus).await.map_err(read)?;
@@ -135,22 +165,32 @@ impl LaneWatch {
                         lane.clone()
                     }
                 },
-                None => match self.attach(&id, record, None).await {
-                    Ok(lane) => lane,
-                    Err(error) => {
+                None if self.failing.get(&id).is_some_and(Failing::is_to_rest) => return Err(id),
+                None => match timeout(ATTACH_LIMIT, self.attach(&id, record, None)).await {
+                    Ok(Ok(lane)) => lane,
+                    Ok(Err(error)) => {
                         let error = chain(&error);
                         tracing::warn!(lane = %id, error, "a lane can't be served now; trying again");
-                        return None;
+                        return Err(id);
+                    }
+                    Err(_) => {
+                        tracing::warn!(lane = %id, "a lane can't be looked up now; trying again");
+                        return Err(id);
                     }
                 },
             };
-            Some((id, lane))
+            Ok((id, lane))
         };
-        let wanted = ours.len().min(self.max_lanes);
         let lanes = stream::iter(ours).take(self.max_lanes).map(lane).buffer_unordered(ATTACHING);
-        let lanes: Vec<Option<(LaneId, Lane)>> = lanes.collect().await;
+        let lanes: Vec<Result<(LaneId, Lane), LaneId>> = lanes.collect().await;
+        let failed: BTreeSet<LaneId> =
+            lanes.iter().filter_map(|lane| lane.as_ref().err().cloned()).collect();
+        let all = if failed.is_empty() { All::Served } else { All::ButSome };
         let lanes: Lanes = lanes.into_iter().flatten().collect();
-        let all = if lanes.len() == wanted { All::Served } else { All::ButSome };
+        self.failing.retain(|id, _| failed.contains(id));
+        for id in failed {
+            self.failing.entry(id).or_default().failed();
+        }
         self.names.send_if_modified(|names| {
             let new: BTreeSet<_> = lanes.keys().cloned().collect();
             *names != new && {

@@ -144,12 +144,13 @@ async fn take(
         }
         Ok(Claim::Canceled(taken, request)) => {
             let stop = canceled(request);
-            finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
-            forget_later(shared, ready).await;
+            let seq =
+                finish::cancel_unstarted(shared, &handle, &delivery.id, &taken, &stop).await?;
+            forget_later(shared, ready, seq).await;
         }
-        Ok(Claim::Over(outcome)) => {
+        Ok(Claim::Over(outcome, seq)) => {
             finish::conclude_found(shared, &handle, &outcome, slot).await?;
-            forget_later(shared, ready).await;
+            forget_later(shared, ready, seq).await;
         }
         Ok(Claim::Duplicate) => {
             tracing::warn!(task = %delivery.id, "a second message of the task was dropped");
@@ -168,9 +169,9 @@ async fn take(
 }
 
 /// Also the results of a task that never ran end when it asked for it.
-async fn forget_later(shared: &Shared, ready: Option<&Ready>) {
+async fn forget_later(shared: &Shared, ready: Option<&Ready>, finished: u64) {
     if let Some(ready) = ready {
-        finish::forget_later(shared, &ready.task, None).await;
+        finish::forget_later(shared, &ready.task, finished).await;
     }
 }
 

@@ -124,7 +124,7 @@ impl Worker {
         let spool = Spool::new(settings.state_dir.take());
         let log = StatusLog::new(bus.clone());
         let submissions = settings.submit_service.then_some(&settings.worker);
-        spawn_helpers(&mut services, &bus, &log, &spool, submissions);
+        spawn_helpers(&mut services, (&bus, &link), &log, &spool, submissions);
         let slot_changes = hear_of_slots(&mut services, &bus).await?;
         let ((places, asks), (starts, starts_rx)) = (places::asks(), rest::starts());
         let [(crowded, is_crowded), (in_doubt, is_in_doubt)] =
@@ -268,6 +268,7 @@ fn pull(
         lanes: lanes_tx,
         names,
         doubts,
+        failing: BTreeMap::new(),
     };
     services.spawn(lane_watch.run());
     let inputs = IntakeInputs {
@@ -302,7 +303,7 @@ fn hear_of_wakes(services: &mut Services) -> watch::Receiver<u64> {
 /// What a worker does for all: unstored ends, cancels, schedules, submissions.
 fn spawn_helpers(
     services: &mut Services,
-    bus: &Bus,
+    (bus, link): (&Bus, &watch::Receiver<Link>),
     log: &StatusLog,
     spool: &Spool,
     submissions: Option<&WorkerId>,
@@ -310,8 +311,8 @@ fn spawn_helpers(
     services.spawn(along::run(bus.clone()));
     services.spawn(log.clone().watch_replicas());
     services.spawn(spool.clone().recover(bus.clone()));
-    services.spawn(chores::run(bus.clone(), Sort::Cancels));
-    services.spawn(chores::run(bus.clone(), Sort::Due));
+    services.spawn(chores::run(bus.clone(), link.clone(), Sort::Cancels));
+    services.spawn(chores::run(bus.clone(), link.clone(), Sort::Due));
     if let Some(worker) = submissions {
         services.spawn(service::run(bus.clone(), worker.clone()));
     }

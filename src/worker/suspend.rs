@@ -69,7 +69,9 @@ mod tests {
             assert_eq!(step(0).await, 1);
             assert_eq!(step(500).await, 2);
         };
+        // Both wake at the same moment; the watcher is to look first.
         tokio::select! {
+            biased;
             _ = watching => panic!("somebody listens"),
             () = sleeper => {}
         }

@@ -123,13 +123,17 @@ async fn timers_of_an_earlier_task_leave_its_successor_alone() {
         fleet.bus.publish(subject, Headers::default(), payload).await.expect("stored")
     };
     // It runs; the timers are those of a task that had its id before.
-    let id = fleet.shell("again", "sleep 2").await;
+    let goes_on = tempfile::NamedTempFile::new().expect("a file");
+    let script = format!("while [ -e {} ]; do sleep 0.05; done", goes_on.path().display());
+    let id = fleet.shell("again", &script).await;
     while fleet.events(&id).await.is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     due(&id, Timer::Purge, "").await;
     due(&id, Timer::Purge, r#"{"finishedSeq":1}"#).await;
     due(&id, Timer::Expire, "").await;
+    fleet.nothing_is_due().await;
+    drop(goes_on);
     assert_eq!(fleet.outcome(&id).await.phase, Phase::Succeeded);
     assert_eq!(fleet.events(&id).await.len(), 2, "one attempt");
     // It has ended, and they still are another's.

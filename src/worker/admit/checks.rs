@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::{Line, Look, SETTLE, Verdict};
+use super::{LOOK, Line, Look, SETTLE, Verdict};
 use crate::exec::Stop;
-use crate::nats::{BusError, Headers};
+use crate::nats::{BusError, Headers, StatusEntry};
 use crate::task::admit::{self, HolderFacts, TakenBy};
 use crate::wire::{
     Admission, CancelRequest, ErrorDetail, SlotHolder, StatusEvent, StopReason, TaskId,
@@ -95,15 +95,21 @@ impl Line<'_> {
             self.expires = Some(at.max(again));
             return Look::Wait;
         }
-        self.expires = match self.shared.log.last(self.id()).await {
-            Ok(None) => {
-                self.leave_line().await;
-                return Look::Done(Verdict::Expired);
+        let verdict = match self.shared.log.last(self.id()).await {
+            Ok(None) => Verdict::Expired,
+            // Somebody else has ended it.
+            Ok(Some(StatusEntry { event: StatusEvent::Finished(_), .. })) => Verdict::Settled,
+            Ok(Some(_)) => {
+                self.expires = None;
+                return Look::Wait;
             }
-            Ok(Some(_)) => None,
-            Err(_) => Some(again),
+            Err(error) => {
+                self.expires = error.is_passing().then(|| Instant::now() + error.pause(LOOK));
+                return Look::Wait;
+            }
         };
-        Look::Wait
+        self.leave_line().await;
+        Look::Done(verdict)
     }
 
     /// Asks for the end of the tasks that are to be replaced, once each.
