@@ -195,6 +195,11 @@ impl Bus {
         &self.inner.along
     }
 
+    /// Whether the connection is up, as far as the library knows.
+    pub fn is_connected(&self) -> bool {
+        self.inner.client.connection_state() == async_nats::connection::State::Connected
+    }
+
     /// Counts the connections that were made so far. While the number stays, a single server has stored
     /// what was sent before anything that it has confirmed in the same stream.
     pub fn connections(&self) -> u64 {

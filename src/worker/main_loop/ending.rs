@@ -75,9 +75,12 @@ impl MainLoop {
             }
         }
         while self.answers.join_next().await.is_some() {}
-        let withdraw = self.parts.presence.withdrawal();
-        self.answers.spawn(withdraw);
-        while self.answers.join_next().await.is_some() {}
+        // Without a server the record expires by itself.
+        if self.parts.shared.bus.is_connected() {
+            let withdraw = self.parts.presence.withdrawal();
+            self.answers.spawn(withdraw);
+            while self.answers.join_next().await.is_some() {}
+        }
         self.report
     }
 }
