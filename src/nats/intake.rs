@@ -22,6 +22,9 @@
 //! The client library's own pull streams stall or lose messages when they ask for few messages, and
 //! after reconnects; see docs/decisions.md.
 
+mod lane;
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,6 +34,8 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use self::lane::{Lane, Pull, denied};
+use self::shares::heartbeat;
 use super::delivery::{self, Delivery, Stray};
 use super::link::{Link, LinkState};
 use super::{Bus, BusError};
@@ -39,11 +44,6 @@ use crate::wire::LaneId;
 
 /// How long the server keeps a pull open.
 const EXPIRES: Duration = Duration::from_secs(30);
-/// How often the server says that a waiting pull is still known: every two seconds. From 40 lanes on so
-/// seldom that all of them together say it twenty times a second, but at least every ten seconds.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-const HEARTBEAT_PER_LANE: Duration = Duration::from_millis(50);
-const SELDOM_HEARTBEAT: Duration = Duration::from_secs(10);
 /// A pull counts as forgotten after two heartbeats and this much more of silence.
 const SLACK: Duration = Duration::from_secs(1);
 /// Pause after the server could not serve a pull.
@@ -96,44 +96,6 @@ pub struct PullHealth {
     pub pulling: bool,
     /// Pulls that were rebuilt because the server had forgotten them.
     pub rebuilt: u64,
-}
-
-#[derive(Debug)]
-enum Pull {
-    Idle,
-    /// `denials`: how many the connection had heard of when the pull was sent.
-    Waiting {
-        number: u64,
-        left: usize,
-        heard: Instant,
-        heartbeat: Duration,
-        denials: u64,
-    },
-    Paused {
-        until: Instant,
-    },
-}
-
-#[derive(Debug)]
-struct Lane {
-    pull: Pull,
-    hot: bool,
-    /// The last pull that was answered in any way was denied.
-    denied: bool,
-}
-
-impl Lane {
-    fn is_idle(&self) -> bool {
-        matches!(self.pull, Pull::Idle)
-    }
-
-    /// What may still come for an open pull.
-    fn asked(&self) -> usize {
-        match self.pull {
-            Pull::Waiting { left, .. } => left,
-            Pull::Idle | Pull::Paused { .. } => 0,
-        }
-    }
 }
 
 /// The pull loop of one worker.
@@ -394,60 +356,5 @@ impl Intake {
         // What the worker has not heard of yet will take a place each.
         let on_the_way = usize::try_from(self.passed - room.taken).unwrap_or(usize::MAX);
         room.free.saturating_sub(on_the_way)
-    }
-
-    /// Which idle lanes to ask now, and for how many tasks.
-    fn shares(&mut self, room: usize) -> Vec<(LaneId, usize)> {
-        if room == 0 {
-            return Vec::new();
-        }
-        let asked_of_hot: usize = self.lanes.values().filter(|l| l.hot).map(Lane::asked).sum();
-        let mut budget = room.saturating_sub(asked_of_hot);
-        let cold: Vec<_> = self.lanes.iter().filter(|(_, lane)| !lane.hot).collect();
-        let share = room.div_ceil(cold.len().max(1));
-        let cold = cold.into_iter().filter(|(_, lane)| lane.is_idle());
-        let mut shares: Vec<_> = cold.map(|(id, _)| (id.clone(), share)).collect();
-        let hot: Vec<_> = self.lanes.iter().filter(|(_, l)| l.hot && l.is_idle()).collect();
-        // The lane after the one that was served last comes first.
-        let first = hot.iter().position(|(id, _)| Some(*id) > self.last_hot.as_ref()).unwrap_or(0);
-        let share = room.div_ceil(hot.len().max(1));
-        let mut last_hot = None;
-        for index in 0..hot.len() {
-            let batch = share.min(budget);
-            if batch == 0 {
-                break;
-            }
-            let (id, _) = hot[(first + index) % hot.len()];
-            shares.push((id.clone(), batch));
-            budget -= batch;
-            last_hot = Some(id.clone());
-        }
-        self.last_hot = last_hot.or(self.last_hot.take());
-        shares
-    }
-}
-
-/// Whether the server denied the pull. It says so beside all answers, so that a pull only falls silent.
-fn denied(bus: &Bus, lane: &LaneId, pull: &Pull) -> Option<BusError> {
-    let Pull::Waiting { denials, .. } = pull else { return None };
-    let subjects = bus.subjects();
-    bus.denied_pull(&subjects.queue_stream(), &subjects.lane_consumer(lane), *denials)
-}
-
-fn heartbeat(lanes: usize) -> Duration {
-    let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
-    HEARTBEAT_PER_LANE.saturating_mul(lanes).clamp(HEARTBEAT, SELDOM_HEARTBEAT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heartbeats_of_many_lanes_are_seldom_and_the_server_takes_them() {
-        let seconds = [0, 1, 40, 100, 256, 100_000].map(|lanes| heartbeat(lanes).as_secs());
-        assert_eq!(seconds, [2, 2, 2, 5, 10, 10]);
-        // It refuses one that is longer than half of the time that a pull may wait.
-        assert!(SELDOM_HEARTBEAT * 2 <= EXPIRES);
     }
 }

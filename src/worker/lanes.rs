@@ -49,14 +49,6 @@ pub(super) struct Lane {
 /// The lanes that this worker serves.
 pub(super) type Lanes = BTreeMap<LaneId, Lane>;
 
-/// What came of a look at the lanes.
-enum All {
-    /// All of ours are served.
-    Served,
-    /// Some of them can't be now.
-    ButSome,
-}
-
 /// A lane that could not be served, and from when on it is tried again.
 #[derive(Debug)]
 pub(super) struct Failing {
@@ -106,9 +98,8 @@ impl LaneWatch {
         loop {
             let read_at = Instant::now();
             let pause = match self.refresh(&std::mem::take(&mut doubted)).await {
-                Ok(_) if settling > 0 => SETTLING,
-                Ok(All::Served) => REFRESH,
-                Ok(All::ButSome) => self.next_try(),
+                Ok(()) if settling > 0 => SETTLING,
+                Ok(()) => self.next_try(),
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the lanes; trying again");
                     RETRY_PAUSE
@@ -137,14 +128,14 @@ impl LaneWatch {
         }
     }
 
-    /// When the first of the lanes that could not be served is tried again.
+    /// When to look again: sooner for a lane that could not be served.
     fn next_try(&self) -> Duration {
         let now = Instant::now();
         let rests = self.failing.values().map(|lane| lane.until.saturating_duration_since(now));
         rests.min().unwrap_or(REFRESH).max(RETRY_PAUSE)
     }
 
-    async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<All, TopologyError> {
+    async fn refresh(&mut self, doubted: &BTreeSet<LaneId>) -> Result<(), TopologyError> {
         let read = |source| TopologyError::LookUp { name: "the lanes".into(), source };
         let mut ours = presence::lanes(&self.bus).await.map_err(read)?;
         ours.retain(|_, record| self.router.serves(record));
@@ -185,7 +176,6 @@ impl LaneWatch {
         let lanes: Vec<Result<(LaneId, Lane), LaneId>> = lanes.collect().await;
         let failed: BTreeSet<LaneId> =
             lanes.iter().filter_map(|lane| lane.as_ref().err().cloned()).collect();
-        let all = if failed.is_empty() { All::Served } else { All::ButSome };
         let lanes: Lanes = lanes.into_iter().flatten().collect();
         self.failing.retain(|id, _| failed.contains(id));
         for id in failed {
@@ -200,7 +190,7 @@ impl LaneWatch {
         });
         metrics::lanes(lanes.len());
         self.lanes.send_replace(lanes);
-        Ok(all)
+        Ok(())
     }
 
     /// Looks a lane up; one that was known before has its lease still.

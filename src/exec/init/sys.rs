@@ -1,7 +1,8 @@
-//! System calls that neither std nor nix wraps. With `sharing` and `scheduling`, the only
+//! System calls that neither std nor nix wraps. With `capabilities`, `sharing` and `scheduling`, the only
 //! place of the crate with `unsafe`.
 #![allow(unsafe_code)]
 
+pub(super) mod capabilities;
 pub(super) mod scheduling;
 pub(super) mod sharing;
 
@@ -340,36 +341,6 @@ pub(super) fn loopback_up() -> io::Result<()> {
         libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     })?;
     Ok(())
-}
-
-/// Whether a capability is in the bounding set. None: the kernel has no such capability.
-pub(super) fn in_bounding_set(number: u32) -> Option<bool> {
-    // SAFETY: the numbers aren't pointers.
-    match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) } {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
-}
-
-/// Takes a capability out of the bounding set.
-pub(super) fn drop_from_bounding_set(number: u32) -> Result<(), Errno> {
-    // SAFETY: the numbers aren't pointers.
-    let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
-    Errno::result(done).map(drop)
-}
-
-/// Makes these, a bit for each number, the effective, permitted and inheritable capabilities of this thread.
-pub(super) fn set_capabilities(all: u64) -> Result<(), Errno> {
-    // As capset(2) has it, in the version for 64 bits: two times 32 of each set, the lower ones first.
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
-    let (low, high) = (all as u32, (all >> 32) as u32);
-    let sets = [low, low, low, high, high, high];
-    // SAFETY: the header is a version and the number of a thread, 0 for this one, and the sets have the
-    // length of that version. Both are only read.
-    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
-    Errno::result(done).map(drop)
 }
 
 /// The kernel's Landlock ABI, 1 or more.

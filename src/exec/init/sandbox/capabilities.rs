@@ -38,15 +38,17 @@ pub(in crate::exec::init) fn bound(
     let keep = named(keep)?;
     let read = |set| caps::read(None, set).map_err(failed);
     // What is beyond the bounding set already doesn't come through an execve, and can't be made to.
-    let is_bounded = |own: &Capability| sys::in_bounding_set(own.index().into()) == Some(true);
+    let is_bounded =
+        |own: &Capability| sys::capabilities::in_bounding_set(own.index().into()) == Some(true);
     let own = read(CapSet::Permitted)?.into_iter().filter(is_bounded);
     let inheritable = own.chain(read(CapSet::Inheritable)?).collect();
     caps::set(None, CapSet::Inheritable, &inheritable).map_err(failed)?;
     let Kept(kept) = keep.of_permitted()?;
     // The kernel's own list ends where it doesn't know a number.
-    let known = (0..u64::BITS).map_while(|number| Some((number, sys::in_bounding_set(number)?)));
+    let known = (0..u64::BITS)
+        .map_while(|number| Some((number, sys::capabilities::in_bounding_set(number)?)));
     for (number, _) in known.filter(|(number, is_in)| *is_in && kept & 1 << number == 0) {
-        match sys::drop_from_bounding_set(number) {
+        match sys::capabilities::drop_from_bounding_set(number) {
             Err(Errno::EPERM) if no_new_privs => break,
             Err(errno) => {
                 let why = "the bounding set can't be cut without CAP_SETPCAP, nor left without \
@@ -72,7 +74,7 @@ pub(in crate::exec::init) fn keep_through_switch(keep: Kept) -> Result<(), StepE
 pub(in crate::exec::init) fn set(keep: Kept) -> Result<(), StepError> {
     let kept = keep.of_permitted()?;
     // Set by set, as the crate does it, it took each task six calls. The ambient set shrinks with them.
-    sys::set_capabilities(kept.0)?;
+    sys::capabilities::set(kept.0)?;
     if !geteuid().is_root() {
         for capability in kept.each() {
             caps::raise(None, CapSet::Ambient, capability).map_err(failed)?;
