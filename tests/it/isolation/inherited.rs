@@ -10,7 +10,7 @@ use runlane::task::{Rlimit, Sandbox};
 
 use super::{is_root, plain_users_spawner, preset, prints, refused, shell, status};
 use crate::process::{line, spawner};
-use crate::support::proc::{parent, until};
+use crate::support::proc::until;
 
 /// The name in /proc/self/limits, and a limit below what anyone inherits.
 const LIMITS: [(Rlimit, &str, u64); 8] = [
@@ -90,10 +90,11 @@ async fn a_long_tasks_supervisor_takes_its_own_oom_score_back_and_no_task_goes_w
     let mut inits = BTreeSet::new();
     // A short task leaves its score to the next one; after a long one it is set again.
     for seconds in ["0", "0", "1000", "0"] {
-        let (_mark, plan) =
-            shell(&sandbox, &format!("cat /proc/self/oom_score_adj; sleep {seconds}"));
+        let script = format!("echo $PPID; cat /proc/self/oom_score_adj; sleep {seconds}");
+        let (_mark, plan) = shell(&sandbox, &script);
         let mut launched = spawner.launch(&plan).await.unwrap();
-        let init = parent(launched.pid);
+        // By its own word: a short one may be gone before it is looked at.
+        let init: i32 = line(&mut launched.stdout).await.parse().unwrap();
         inits.insert(init);
         assert_eq!(line(&mut launched.stdout).await, "321");
         if seconds == "1000" {
