@@ -1,4 +1,7 @@
-//! The live half of following: three plain subscriptions, drained all the time into a bounded channel.
+//! The live half of following: four plain subscriptions, drained all the time into a bounded channel.
+//!
+//! None has a wildcard: with each that has one, made or ended, the server goes through all subjects that
+//! were lately published to.
 //!
 //! A slow reader must not make the client library buffer a task's output: what doesn't fit into
 //! [`LIVE_BYTES`] is dropped and counted, and the follower reads it from the stream instead. Each chunk
@@ -7,12 +10,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::join::Piece;
-use crate::nats::{Bus, BusError, PublishedChunk, Subscription};
-use crate::wire::{Subjects, TaskId};
+use crate::nats::{Bus, BusError, Incoming, PublishedChunk, Subscription};
+use crate::wire::{Stream, Subjects, TaskId};
 
 /// Bytes of chunks that wait for the reader: also those that come while a record is read, whose answer
 /// stands behind all output that is on its way to this connection.
@@ -44,15 +48,15 @@ impl Live {
     /// Subscribes to a task's output and records, together with the next request of the connection.
     pub(super) async fn subscribe(bus: &Bus, id: &TaskId) -> Result<Self, BusError> {
         let subjects = bus.subjects().clone();
-        let output = bus.subscribe_along(subjects.output_task(id)).await?;
-        // Two subscriptions, and no wildcard: with each that has one, the server goes through all subjects
-        // that were lately published to.
+        let [stdout, stderr] = Stream::ALL.map(|stream| subjects.output(id, stream));
+        let output = [bus.subscribe_along(stdout).await?, bus.subscribe_along(stderr).await?];
         let status = bus.subscribe_along(subjects.status(id)).await?;
         let outcome = bus.subscribe_along(subjects.outcome(id)).await?;
         let (feed, messages) = feed();
         let dropped = Arc::clone(&feed.dropped);
         let mut pumps = JoinSet::new();
-        pumps.spawn(pump_output(output, subjects, feed.clone()));
+        let output = Output { subscriptions: output, heads: [None, None], subjects };
+        pumps.spawn(pump_output(output, feed.clone()));
         pumps.spawn(pump_records(status, feed.clone()));
         pumps.spawn(pump_records(outcome, feed));
         Ok(Self { messages, dropped, _pumps: pumps })
@@ -127,12 +131,53 @@ impl Feed {
     }
 }
 
-async fn pump_output(mut subscription: Subscription, subjects: Subjects, feed: Feed) {
-    while let Some(message) = subscription.next().await {
-        let (subject, headers) = (&message.subject, &message.headers);
-        if let Some(chunk) = PublishedChunk::read(&subjects, subject, headers, message.payload) {
-            feed.chunk(chunk.into());
+/// Both streams of a task, in the order in which the program wrote, as far as what is there shows it.
+struct Output {
+    subscriptions: [Subscription; 2],
+    heads: [Option<Piece>; 2],
+    subjects: Subjects,
+}
+
+impl Output {
+    /// Returns the next chunk; none when the connection is closed.
+    async fn next(&mut self) -> Option<Piece> {
+        loop {
+            for place in 0..self.heads.len() {
+                if self.heads[place].is_none()
+                    && let Some(message) = self.subscriptions[place].next().now_or_never()
+                {
+                    self.heads[place] = self.read(message?);
+                }
+            }
+            let here = self.heads.iter_mut().filter(|head| head.is_some());
+            let order = |head: &&mut Option<Piece>| head.as_ref().map(|p| (p.attempt, p.seq));
+            if let Some(first) = here.min_by_key(order) {
+                return first.take();
+            }
+            // Whichever comes first, the other one may be there by then, and be the earlier one.
+            let [stdout, stderr] = &mut self.subscriptions;
+            let (place, message) = tokio::select! {
+                message = stdout.next() => (0, message),
+                message = stderr.next() => (1, message),
+            };
+            self.heads[place] = self.read(message?);
         }
+    }
+
+    fn read(&self, message: Incoming) -> Option<Piece> {
+        let chunk = PublishedChunk::read(
+            &self.subjects,
+            &message.subject,
+            &message.headers,
+            message.payload,
+        )?;
+        Some(chunk.into())
+    }
+}
+
+async fn pump_output(mut output: Output, feed: Feed) {
+    while let Some(piece) = output.next().await {
+        feed.chunk(piece);
     }
 }
 
