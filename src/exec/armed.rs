@@ -1,17 +1,16 @@
 //! A task-init's leader that has its plan, and waits for the word to execute it.
 
-use std::io::{self, PipeReader};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::net::unix::pipe;
 
 use super::launch_error::LaunchError;
 use super::link::{GO, Report};
 use super::process::{ProcessError, TaskProcess};
-use super::spawn::Launched;
+use super::spawn::Executed;
 use crate::task::LaunchPlan;
 
 /// A task whose setup is under way, or done, but for the execution of its program. **Dropping it ends
@@ -20,11 +19,27 @@ use crate::task::LaunchPlan;
 #[must_use = "dropping it ends the task before its start"]
 pub struct Armed {
     process: TaskProcess,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
+    output: Output,
     /// Whether the plan was sent whole. If not, the report, or its absence, says why.
     sent: io::Result<()>,
 }
+
+/// The output of a program. The end of each stream comes when the last process that holds its writing end is
+/// gone.
+#[derive(Debug)]
+pub struct Output {
+    /// The reading end of standard output.
+    pub stdout: pipe::Receiver,
+    /// The reading end of standard error.
+    pub stderr: pipe::Receiver,
+    /// The writing ends, as the program has them. Whoever holds them until the program's end is known is not
+    /// woken by that of its output, twice, while the kernel takes the process down.
+    pub writers: [PipeWriter; 2],
+}
+
+/// Takes the output of a try to launch a task, before the word to execute its program is given, or is known to
+/// have been obeyed. Another try's comes after the first one's has ended, empty.
+pub(super) type TakeOutput<'a> = &'a mut (dyn FnMut(Output) + Send);
 
 /// Whether a leader was told to execute the program. From then on that may have begun, though its start
 /// is not reported yet.
@@ -71,14 +86,15 @@ impl Failure {
     }
 }
 
-/// Gives a task-init its plan, and waits until the program is executed.
+/// Gives a task-init its plan, and waits until it has told of the program's execution.
 pub(super) async fn start(
     process: TaskProcess,
     plan: &LaunchPlan,
     word: &Word,
-) -> Result<Launched, Failure> {
+    take_output: TakeOutput<'_>,
+) -> Result<Executed, Failure> {
     word.give();
-    arm(process, plan, Some(GO)).await?.started().await
+    arm(process, plan, Some(GO)).await?.executed(take_output).await
 }
 
 /// Gives a task-init its plan, and with it the word to execute it, or not.
@@ -92,9 +108,9 @@ pub(super) async fn arm(
         Ok((receiver(stdout)?, receiver(stderr)?, [their_stdout, their_stderr]))
     };
     let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
-    let (stdout, stderr, theirs) = pipes?;
-    let sent = process.send_plan(plan, [theirs[0].as_fd(), theirs[1].as_fd()], go).await;
-    Ok(Armed { process, stdout, stderr, sent })
+    let (stdout, stderr, writers) = pipes?;
+    let sent = process.send_plan(plan, [writers[0].as_fd(), writers[1].as_fd()], go).await;
+    Ok(Armed { process, output: Output { stdout, stderr, writers }, sent })
 }
 
 /// tokio's own way asks first what sort of file it is, and how it was opened.
@@ -104,26 +120,32 @@ fn receiver(end: PipeReader) -> io::Result<pipe::Receiver> {
 }
 
 impl Armed {
-    /// Gives the word, and waits until the program is executed.
-    pub(super) async fn launch(mut self, word: &Word) -> Result<Launched, Failure> {
+    /// Gives the word, and waits until task-init has told of the program's execution.
+    pub(super) async fn launch(
+        mut self,
+        word: &Word,
+        take_output: TakeOutput<'_>,
+    ) -> Result<Executed, Failure> {
         if self.sent.is_ok() {
             word.give();
             self.sent = self.process.go();
         }
-        self.started().await
+        self.executed(take_output).await
     }
 
-    async fn started(mut self) -> Result<Launched, Failure> {
-        let Self { stdout, stderr, sent, .. } = self;
-        match self.process.report().await {
-            Ok(Report::Started { pid, at_us }) => {
-                let started_at =
-                    Timestamp::from_microsecond(at_us).unwrap_or_else(|_| Timestamp::now());
-                Ok(Launched { pid, started_at, stdout, stderr, process: self.process })
+    async fn executed(self, take_output: TakeOutput<'_>) -> Result<Executed, Failure> {
+        let Self { mut process, output, sent } = self;
+        take_output(output);
+        let report = process.report().await;
+        match report {
+            Ok(Report::Started(start)) => Ok(Executed::new(start, process)),
+            Ok(Report::Ended { start: Some(start), exit, survivors }) => {
+                process.hold_end(exit, survivors);
+                Ok(Executed::new(start, process))
             }
             Ok(Report::NotEnclosed(failure)) => Err(Failure::NotEnclosed(failure.into())),
             Ok(Report::SetupFailed(failure)) => Err(Failure::Launch(failure.into())),
-            Ok(Report::Ended { .. }) => {
+            Ok(Report::Ended { start: None, .. }) => {
                 let error = sent.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into());
                 Err(Failure::Launch(LaunchError::Interrupted(ProcessError::Control(error))))
             }

@@ -22,8 +22,9 @@ pub enum LaunchError {
         /// Why.
         source: io::Error,
     },
-    /// The spawner or the task-init died before it could say how the launch went.
-    #[error("{}: ended before the task was started", self.step())]
+    /// The spawner or the task-init died before it could say how the launch went. It reports a start some
+    /// milliseconds later.
+    #[error("{}: ended before the task's start was reported", self.step())]
     Interrupted(#[source] ProcessError),
     /// A step of the task's setup failed.
     #[error("{step}: {message}")]

@@ -40,7 +40,7 @@ pub(super) const AFTERMATH_ARGUMENT: &str = "__task-aftermath";
 pub(super) const PROBE_ARGUMENT: &str = "__probe";
 
 /// The version of what is described here. Worker and spawner are the same file, unless a path was given.
-pub(super) const VERSION: u8 = 5;
+pub(super) const VERSION: u8 = 6;
 
 /// Asks a task-init whose task has ended to prepare for another, the same way. No signal has this
 /// number: those that came too late stand before it. The task-init leaves it to the leader to read, because
@@ -156,17 +156,22 @@ impl<'a> Orders<'a> {
 pub(super) enum Report {
     /// The enclosure could not be made; no plan was looked at.
     NotEnclosed(SetupFailure),
-    /// The leader executes the program.
-    Started {
-        /// Its process id, as the worker's namespace has it.
-        pid: i32,
-        /// When, in microseconds since 1970.
-        at_us: i64,
-    },
+    /// The leader executes the program: told some milliseconds later, unless its end is by then.
+    Started(Start),
     /// The leader could not be set up; nothing of the task is left.
     SetupFailed(SetupFailure),
-    /// The leader has ended, and so many of its descendants could not be killed (normally none).
-    Ended { exit: Exit, survivors: u32 },
+    /// The leader has ended, and so many of its descendants could not be killed (normally none). Its start,
+    /// if that was not told before.
+    Ended { start: Option<Start>, exit: Exit, survivors: u32 },
+}
+
+/// The execution of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// The leader's process id, as the worker's namespace has it.
+    pub(super) pid: i32,
+    /// When, in microseconds since 1970.
+    pub(super) at_us: i64,
 }
 
 /// What the leader tells its task-init before it becomes the task's program; see
@@ -176,7 +181,7 @@ pub(super) enum Setup {
     /// The enclosure could not be made.
     NotEnclosed(SetupFailure),
     /// All steps are done and execve follows, in this process.
-    Ready { pid: i32 },
+    Ready(Start),
     /// A step failed; also execve, after `Ready`.
     Failed(SetupFailure),
     /// The worker closed its end before the program was executed.
@@ -279,22 +284,23 @@ mod tests {
 
     #[test]
     fn a_frame_that_arrives_byte_by_byte_is_taken_once_and_whole() {
-        let report = Report::Started { pid: 17, at_us: 1 };
-        let mut bytes = encode(&report).expect("a report is JSON");
-        bytes.extend(encode(&Report::Started { pid: 18, at_us: 2 }).expect("a report is JSON"));
+        let started = |pid| Report::Started(Start { pid, at_us: 1 });
+        let mut bytes = encode(&started(17)).expect("a report is JSON");
+        bytes.extend(encode(&started(18)).expect("a report is JSON"));
         let mut buffer = Vec::new();
         let mut taken = Vec::new();
         for byte in bytes {
             buffer.push(byte);
             taken.extend(take_frame::<Report>(&mut buffer).expect("the bytes are frames"));
         }
-        assert_eq!(taken, [report, Report::Started { pid: 18, at_us: 2 }]);
+        assert_eq!(taken, [started(17), started(18)]);
         assert!(buffer.is_empty());
     }
 
     #[test]
     fn a_frame_cut_by_the_end_of_the_stream_is_no_frame() {
-        let bytes = encode(&Report::Started { pid: 17, at_us: 1 }).expect("a report is JSON");
+        let report = Report::Started(Start { pid: 17, at_us: 1 });
+        let bytes = encode(&report).expect("a report is JSON");
         for cut in 0..bytes.len() {
             let read = read_frame::<Report>(&bytes[..cut]).expect("an early end is no error");
             assert_eq!(read, None, "cut at {cut}");

@@ -38,12 +38,12 @@ mod supervise;
 mod uid_pool;
 mod work_root;
 
-pub use armed::{Armed, Word};
+pub use armed::{Armed, Output, Word};
 pub use host::{Probe, probe};
 pub use launch_error::LaunchError;
 pub use open_files::OpenFiles;
 pub use process::{Exit, ExitStatus, Process, ProcessError, Signal, TaskProcess, Usage};
-pub use spawn::{Launched, Spawner, THIS_PROGRAM};
+pub use spawn::{Executed, Launched, Spawner, THIS_PROGRAM};
 pub use stop::{Stop, set_stop};
 pub use supervise::{Ended, SuperviseError, supervise};
 pub use work_root::{WorkRoot, WorkRootError};

@@ -1,6 +1,6 @@
 //! How many files may be open at once (`RLIMIT_NOFILE`).
 //!
-//! A worker has three open for each task that runs, and the usual soft limit of 1024 is for programs that
+//! A worker has five open for each task that runs, and the usual soft limit of 1024 is for programs that
 //! use `select(2)`. So a worker takes what the hard limit allows, and its tasks get the soft limit that the
 //! worker was started with ([`super::Spawner::with_open_files`]).
 
@@ -11,9 +11,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::spawn::KEPT_PER_CORE;
 
-/// Of a place: both pipes of its task's output, the socket to its task-init, and that of the task before,
-/// whose end is being stored.
-const OF_A_PLACE: u64 = 4;
+/// Of a place: both ends of the pipes of its task's output, the socket to its task-init, and that of the task
+/// before, whose end is being stored.
+const OF_A_PLACE: u64 = 6;
 /// Connections, the runtime, the log, probes and scrapes.
 const OF_A_WORKER: u64 = 48;
 

@@ -116,6 +116,8 @@ pub struct TaskProcess {
     received: Vec<u8>,
     /// The user id that is this task's alone, if it has one.
     uid: Option<UidLease>,
+    /// Its end, if that was reported together with its start.
+    end: Option<(Exit, u32)>,
     /// Its task-init can have another task after this one.
     is_reusable: bool,
     /// The task has ended, and nothing of it is left.
@@ -124,7 +126,8 @@ pub struct TaskProcess {
 
 impl TaskProcess {
     pub(super) fn new(control: Control, is_reusable: bool) -> Self {
-        Self { control, received: Vec::new(), uid: None, is_reusable, is_over: false }
+        let (received, uid, end, is_over) = (Vec::new(), None, None, false);
+        Self { control, received, uid, end, is_reusable, is_over }
     }
 
     /// Gives it up for another task, which its task-init is yet to be asked for. None: it can't have one.
@@ -139,6 +142,15 @@ impl TaskProcess {
         if self.is_over {
             self.is_over = self.control.send_byte(AGAIN).is_err();
         }
+    }
+
+    /// Whether its end was reported together with its start.
+    pub fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(super) fn hold_end(&mut self, exit: Exit, survivors: u32) {
+        self.end = Some((exit, survivors));
     }
 
     /// Lets the leader, which has its orders, execute the program.
@@ -191,20 +203,25 @@ impl TaskProcess {
 
 impl Process for TaskProcess {
     async fn wait(&mut self) -> Result<Exit, ProcessError> {
-        match self.report().await? {
-            Report::Ended { exit, survivors: 0 } => {
-                self.is_over = true;
-                if let Some(uid) = &mut self.uid {
-                    uid.task_is_gone();
+        let (exit, survivors) = match self.end.take() {
+            Some(end) => end,
+            None => match self.report().await? {
+                Report::Ended { exit, survivors, .. } => (exit, survivors),
+                report @ (Report::NotEnclosed(_) | Report::Started(_) | Report::SetupFailed(_)) => {
+                    let message = format!("unexpected report {report:?}");
+                    let error = io::Error::new(io::ErrorKind::InvalidData, message);
+                    return Err(ProcessError::Control(error));
                 }
-                Ok(exit)
-            }
-            Report::Ended { survivors, .. } => Err(ProcessError::Survivors { survivors }),
-            report @ (Report::NotEnclosed(_) | Report::Started { .. } | Report::SetupFailed(_)) => {
-                let message = format!("unexpected report {report:?}");
-                Err(ProcessError::Control(io::Error::new(io::ErrorKind::InvalidData, message)))
-            }
+            },
+        };
+        if survivors > 0 {
+            return Err(ProcessError::Survivors { survivors });
         }
+        self.is_over = true;
+        if let Some(uid) = &mut self.uid {
+            uid.task_is_gone();
+        }
+        Ok(exit)
     }
 
     fn signal(&mut self, signal: Signal) -> io::Result<()> {

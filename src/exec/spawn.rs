@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
-use super::armed::{self, Armed, Failure, Word};
+use super::armed::{self, Armed, Failure, Output, TakeOutput, Word};
 use super::control::Control;
 use super::launch_error::LaunchError;
-use super::link::{ENTRY_ARGUMENT, Preparation, VERSION, namespace_flags};
+use super::link::{ENTRY_ARGUMENT, Preparation, Start, VERSION, namespace_flags};
 use super::process::TaskProcess;
 use super::uid_pool::{UidLease, UidPools};
 use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
@@ -95,6 +95,24 @@ pub struct Launched {
     pub stderr: pipe::Receiver,
     /// The task; dropping it kills it.
     pub process: TaskProcess,
+}
+
+/// The same without its output, which was taken before.
+#[derive(Debug)]
+pub struct Executed {
+    /// The leader's process id, which is also its group's and its session's.
+    pub pid: i32,
+    /// When the program was executed.
+    pub started_at: Timestamp,
+    /// The task; dropping it kills it.
+    pub process: TaskProcess,
+}
+
+impl Executed {
+    pub(super) fn new(Start { pid, at_us }: Start, process: TaskProcess) -> Self {
+        let started_at = Timestamp::from_microsecond(at_us).unwrap_or_else(|_| Timestamp::now());
+        Self { pid, started_at, process }
+    }
 }
 
 impl Spawner {
@@ -204,7 +222,8 @@ impl Spawner {
         done
     }
 
-    /// Launches a task, and returns when its program is executed. Needs a tokio runtime.
+    /// Launches a task, and returns when its program was executed, and has either ended or run for some
+    /// milliseconds. Needs a tokio runtime.
     ///
     /// Dropping the future kills what was started. It has no time limit of its own: executing a
     /// file on a dead network file system hangs, and only dropping the future ends that.
@@ -212,20 +231,30 @@ impl Spawner {
     /// # Errors
     /// With the step that failed; see [`LaunchError::is_permanent`].
     pub async fn launch(&self, plan: &LaunchPlan) -> Result<Launched, LaunchError> {
-        self.launch_at(plan, &Word::default()).await
+        let mut taken = None;
+        let mut take = |output| taken = Some(output);
+        let Executed { pid, started_at, process } =
+            self.launch_at(plan, &Word::default(), &mut take).await?;
+        let Output { stdout, stderr, .. } = taken.expect("it is handed over before the report");
+        Ok(Launched { pid, started_at, stdout, stderr, process })
     }
 
-    async fn launch_at(&self, plan: &LaunchPlan, word: &Word) -> Result<Launched, LaunchError> {
+    async fn launch_at(
+        &self,
+        plan: &LaunchPlan,
+        word: &Word,
+        take_output: TakeOutput<'_>,
+    ) -> Result<Executed, LaunchError> {
         let Some((mut lease, plan)) = self.with_own_uid(plan)? else {
-            return self.launch_as_is(plan, word).await;
+            return self.launch_as_is(plan, word, take_output).await;
         };
-        let mut launched = self.launch_as_is(&plan, word).await;
-        match &mut launched {
-            Ok(launched) => launched.process.hold(lease),
+        let mut executed = self.launch_as_is(&plan, word, take_output).await;
+        match &mut executed {
+            Ok(executed) => executed.process.hold(lease),
             Err(LaunchError::Setup { .. }) => lease.task_is_gone(),
             Err(_) => {}
         }
-        launched
+        executed
     }
 
     /// Takes a user id for a task that is to have one of its own. None: it isn't.
@@ -252,20 +281,25 @@ impl Spawner {
         Ok(Some((lease, plan)))
     }
 
-    async fn launch_as_is(&self, plan: &LaunchPlan, word: &Word) -> Result<Launched, LaunchError> {
+    async fn launch_as_is(
+        &self,
+        plan: &LaunchPlan,
+        word: &Word,
+        take_output: TakeOutput<'_>,
+    ) -> Result<Executed, LaunchError> {
         let spare = self.use_kind(&plan.sandbox, Vec::pop);
         let new = async || self.start_init(&Preparation::of(&plan.sandbox)).await;
-        let launched = match spare {
+        let executed = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
-            Some(spare) => match armed::start(spare, plan, word).await {
+            Some(spare) => match armed::start(spare, plan, word, take_output).await {
                 Err(Failure::NotEnclosed(_)) if word.may_be_given_again() => {
-                    armed::start(new().await?, plan, word).await
+                    armed::start(new().await?, plan, word, take_output).await
                 }
                 other => other,
             },
-            None => armed::start(new().await?, plan, word).await,
+            None => armed::start(new().await?, plan, word, take_output).await,
         };
-        launched.map_err(Failure::into_error)
+        executed.map_err(Failure::into_error)
     }
 
     /// Has a spare do all of a task's setup but the last step, so that the rest of the launch takes less
@@ -280,8 +314,9 @@ impl Spawner {
         armed::arm(spare?, plan, None).await.ok()
     }
 
-    /// Launches a task that may have been set up before. As [`Spawner::launch`] of the same plan. `word`
-    /// says meanwhile whether the program may have begun.
+    /// Launches a task that may have been set up before. As [`Spawner::launch`] of the same plan, but that its
+    /// output is handed to `take_output` as soon as there may be some; if a try fails before the program is
+    /// executed, that of the next one follows. `word` says meanwhile whether the program may have begun.
     ///
     /// # Errors
     /// As there.
@@ -290,11 +325,13 @@ impl Spawner {
         armed: Option<Armed>,
         plan: &LaunchPlan,
         word: &Word,
-    ) -> Result<Launched, LaunchError> {
-        let Some(armed) = armed else { return self.launch_at(plan, word).await };
-        match armed.launch(word).await {
+        mut take_output: impl FnMut(Output) + Send,
+    ) -> Result<Executed, LaunchError> {
+        let take = &mut take_output;
+        let Some(armed) = armed else { return self.launch_at(plan, word, take).await };
+        match armed.launch(word, take).await {
             Err(Failure::NotEnclosed(_)) if word.may_be_given_again() => {
-                self.launch_at(plan, word).await
+                self.launch_at(plan, word, take).await
             }
             other => other.map_err(Failure::into_error),
         }

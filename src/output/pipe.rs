@@ -30,6 +30,11 @@ static GROWN: Semaphore = Semaphore::const_new(GROWN_PIPES);
 pub trait PipeEnd: AsyncRead + Unpin {
     /// Makes the pipe so many bytes large; says whether it is.
     fn grow(&self, bytes: usize) -> bool;
+
+    /// Appends what is there, as far as the buffer has room, and doesn't ask the runtime whether something is.
+    fn read_now(&self, _into: &mut Vec<u8>) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 }
 
 impl PipeEnd for pipe::Receiver {
@@ -37,6 +42,20 @@ impl PipeEnd for pipe::Receiver {
         // EPERM past the user's limits: then it stays as it is.
         let size = i32::try_from(bytes).expect("a pipe's size is small");
         fcntl(self, FcntlArg::F_SETPIPE_SZ(size)).is_ok()
+    }
+
+    fn read_now(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(rustix::io::read(self, rustix::buffer::spare_capacity(into))?)
+    }
+}
+
+impl<R: PipeEnd> PipeEnd for &mut R {
+    fn grow(&self, bytes: usize) -> bool {
+        (**self).grow(bytes)
+    }
+
+    fn read_now(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        (**self).read_now(into)
     }
 }
 
@@ -71,6 +90,17 @@ impl<R: PipeEnd> Pipe<R> {
             self.grow();
         }
         Ok(len)
+    }
+
+    /// The same with what is there now. None: the runtime knows when there is more.
+    pub(super) fn read_now(&mut self) -> Option<io::Result<usize>> {
+        self.buffer.clear();
+        self.buffer.reserve(self.step);
+        let read = self.reader.read_now(&mut self.buffer);
+        let is_to_wait = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        };
+        (!read.as_ref().is_err_and(is_to_wait)).then_some(read)
     }
 
     fn grow(&mut self) {

@@ -98,14 +98,13 @@ pub async fn pump(
     stdout: impl PipeEnd,
     stderr: impl PipeEnd,
     settings: PumpSettings,
-    leader_gone: oneshot::Receiver<()>,
+    mut leader_gone: impl Future<Output = Result<(), oneshot::error::RecvError>> + Unpin,
     sink: mpsc::Sender<Chunk>,
     lines: Option<LineLog>,
 ) -> PumpTotals {
     let mut stdout = Pipe::new(stdout);
     let mut stderr = Pipe::new(stderr);
     let mut pump = Pump::new(settings, sink, lines);
-    let mut leader_gone = leader_gone;
     while pump.stdout.open || pump.stderr.open {
         let waiting_since = Instant::now();
         let coalesced = pump.chunker.deadline().map(Instant::from_std);
@@ -123,7 +122,11 @@ pub async fn pump(
             Event::Read(Stream::Stdout, read) => pump.read(Stream::Stdout, read, &stdout.buffer),
             Event::Read(Stream::Stderr, read) => pump.read(Stream::Stderr, read, &stderr.buffer),
             Event::Coalesced => pump.chunker.tick(now()),
-            Event::Exited => pump.exit = Some(Exit::new(settings)),
+            Event::Exited => {
+                pump.exit = Some(Exit::new(settings));
+                pump.read_what_is_there(Stream::Stdout, &mut stdout).await;
+                pump.read_what_is_there(Stream::Stderr, &mut stderr).await;
+            }
             Event::GiveUp => pump.give_up(),
         }
         pump.deliver().await;
@@ -208,6 +211,16 @@ impl Pump {
                 self.progress(stream).report.read_error = Some(error.to_string());
                 self.close(stream);
             }
+        }
+    }
+
+    /// Reads without waiting: nobody writes any more, and most pipes are empty and at their end.
+    async fn read_what_is_there<R: PipeEnd>(&mut self, stream: Stream, pipe: &mut Pipe<R>) {
+        while self.progress(stream).open
+            && let Some(read) = pipe.read_now()
+        {
+            self.read(stream, read, &pipe.buffer);
+            self.deliver().await;
         }
     }
 

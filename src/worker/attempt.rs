@@ -2,17 +2,20 @@
 //!
 //! ```text
 //!  launch ─► supervise ───────────────► ended ─┐
-//!       └──► pump ─► chunks ─► publisher ──────┴─► AttemptEnd
+//!     └────► pump ─► chunks ─► publisher ──────┴─► AttemptEnd
 //! ```
 //!
-//! All three run side by side in this one future. The supervisor owns the process; the pump reads
+//! All of it goes on side by side in this one future. What the program writes is read before its start is
+//! reported, which is some milliseconds later, or together with its end. The supervisor owns the process; the pump reads
 //! until both pipes are at their end, or for a bounded time after the last process is dead; the
 //! publisher returns when every chunk is confirmed.
 
 use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::maybe_done;
 use jiff::Timestamp;
+use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
@@ -20,13 +23,13 @@ use super::claim::Taken;
 use super::lease::Lease;
 use super::places::Ask;
 use super::shared::Shared;
-use crate::exec::{self, Armed, Ended, LaunchError, Launched, Stop, SuperviseError};
+use crate::exec::{self, Armed, Ended, Executed, LaunchError, Output, Stop, SuperviseError};
 use crate::exec::{TaskProcess, Word};
 use crate::nats::{Delivery, StoredOutput};
 use crate::output::{Chunk, ChunkerSettings, LineLog, PumpSettings, PumpTotals, pump};
 use crate::task::{LaunchPlan, Sandbox};
 use crate::telemetry::metrics;
-use crate::wire::{OutputTotals, StopReason, Stream};
+use crate::wire::{OutputTotals, StopReason, Stream, TaskId};
 
 /// Chunks between the pump and the publisher; when they are full the pump stops reading.
 const CHUNK_QUEUE: usize = 2;
@@ -39,6 +42,9 @@ const SPARES_AFTER: Duration = Duration::from_millis(5);
 /// How long a program that may have begun is waited for after a stop has come: until then it is not known
 /// whether there is anything to end politely, and to tell of.
 const START_TIME: Duration = Duration::from_secs(1);
+
+/// How long a start that is reported later may have been, at most.
+const REPORT_TIME: Duration = Duration::from_millis(100);
 
 /// How long the start of a task with a time limit may take, at least: a busy host is not its matter.
 const LAUNCH_TIME: Duration = Duration::from_secs(10);
@@ -64,97 +70,154 @@ pub(super) struct EndedRun {
 }
 
 /// An attempt that is over.
-pub(super) struct Attempted {
+pub(super) struct Attempted<'a> {
     pub(super) end: AttemptEnd,
     /// Its process, if it was launched; for the next task.
     pub(super) process: Option<TaskProcess>,
+    /// The news of its start, if that was reported together with its end.
+    pub(super) start: Option<StartNews<'a>>,
+    /// What its output came from, to be closed when nobody waits any more.
+    pub(super) pipes: Option<Pipes>,
 }
 
-impl From<AttemptEnd> for Attempted {
+impl From<AttemptEnd> for Attempted<'_> {
     fn from(end: AttemptEnd) -> Self {
-        Self { end, process: None }
+        Self { end, process: None, start: None, pipes: None }
     }
 }
 
 /// Runs one attempt to its end.
-pub(super) async fn run(
+pub(super) async fn run<'a>(
     shared: &Shared,
-    delivery: &Delivery,
-    taken: &Taken,
+    delivery: &'a Delivery,
+    taken: &'a Taken,
     (plan, armed): (&LaunchPlan, Option<Armed>),
     lease: &Lease,
     stop: watch::Receiver<Option<Stop>>,
-) -> Attempted {
-    let (word, late_stop) = (Word::default(), stop.clone());
-    let launch = shared.spawner.launch_armed(armed, plan, &word);
-    let limit = plan.timeout.map(|timeout| timeout.max(LAUNCH_TIME));
-    let launched = match unless_stopped(launch, &word, limit, stop.clone()).await {
-        Ok(Ok(launched)) => launched,
-        Ok(Err(error)) => {
-            shared.tell_start(&delivery.id, Some(&error));
-            return AttemptEnd::NotLaunched(error).into();
-        }
-        Err(stop) => return AttemptEnd::StoppedBefore(stop).into(),
-    };
+) -> Attempted<'a> {
     let id = &delivery.id;
-    shared.tell_start(id, None);
-    let Launched { started_at, stdout, stderr, mut process, pid } = launched;
-    tell_of_the_start(delivery, taken, pid, started_at);
-    let (chunk_tx, chunks) = mpsc::channel::<Chunk>(CHUNK_QUEUE);
+    let (word, late_stop) = (Word::default(), stop.clone());
+    let (outputs_tx, outputs) = mpsc::unbounded_channel();
     let (gone_tx, gone) = oneshot::channel();
-    let settings = PumpSettings::new(ChunkerSettings {
-        chunk_max: shared.publisher.max_chunk(),
-        coalesce: COALESCE,
-        limits: plan.output,
-    });
-    let lines = shared
-        .line_log(&taken.started.runner)
-        .map(|log| LineLog::new(id.clone(), taken.started.attempt, log.max_line_bytes));
+    // Pinned here: a future that is handed on by value takes its room twice.
+    let stored = store_output(shared, (id, taken), plan, lease, (outputs, gone));
+    let mut stored = pin!(maybe_done(stored));
+    let mut writers = None;
+    let held = &mut writers;
+    let hand_over = move |Output { stdout, stderr, writers }| {
+        // Those of a try before are closed by that, and so its pump ends.
+        *held = Some(writers);
+        // An output that nobody waits for belongs to an attempt that was given up.
+        outputs_tx.send((stdout, stderr)).ok();
+    };
+    let launch = shared.spawner.launch_armed(armed, plan, &word, hand_over);
+    let limit = plan.timeout.map(|timeout| timeout.max(LAUNCH_TIME));
+    let launch = unless_stopped(launch, &word, limit, stop.clone());
+    let Executed { started_at, mut process, pid } =
+        match while_it_runs(launch, stored.as_mut()).await {
+            Ok(Ok(executed)) => executed,
+            Ok(Err(error)) => {
+                shared.tell_start(id, Some(&error));
+                return AttemptEnd::NotLaunched(error).into();
+            }
+            Err(stop) => return AttemptEnd::StoppedBefore(stop).into(),
+        };
+    shared.tell_start(id, None);
+    // Its time began before; a clock that was set in between takes little of it.
+    let reported_after = elapsed(started_at, Timestamp::now()).min(REPORT_TIME);
+    let news = StartNews { delivery, taken, pid, started_at };
+    // What has ended already is settled first.
+    let start = process.has_ended().then_some(news);
     let supervised = async {
+        let timeout = plan.timeout.map(|timeout| timeout.saturating_sub(reported_after));
         let ended =
-            exec::supervise(&mut process, plan.timeout, plan.grace, plan.stop_signal, stop).await;
+            exec::supervise(&mut process, timeout, plan.grace, plan.stop_signal, stop).await;
         let finished_at = Timestamp::now();
         lease.process_is_gone();
         if ended.is_ok() {
             // If the loop is behind, the place is free when the end is stored.
             shared.places.try_send(Ask::Over(id.clone())).ok();
         }
-        // The pump may have ended first, when both pipes were closed before the exit.
+        drop(writers);
+        // The pump may have ended first, when it could not read.
         let _pump_is_done = gone_tx.send(());
         (ended, finished_at)
     };
-    let ((ended, finished_at), totals, stored) = {
-        // Pinned here: a future that is handed on by value takes its room twice.
+    let (ended, finished_at) = {
         let supervised = pin!(supervised);
         let supervised = while_it_runs(supervised, make_spares(shared, &plan.sandbox));
-        let all = pin!(async {
-            tokio::join!(
-                supervised,
-                pump(stdout, stderr, settings, gone, chunk_tx, lines),
-                shared.publisher.run(id, (taken.started.attempt, plan.compression), lease, chunks),
-            )
-        });
+        let all = pin!(async { tokio::join!(supervised, stored.as_mut()).0 });
         while_it_runs(all, hear_of_a_cancel(late_stop, lease)).await
     };
-    let output = output_totals(&totals, stored);
-    metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
-    metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
+    let (output, pipes) = stored.take_output().expect("it was waited for");
     let end = match ended {
         Ok(ended) => {
             AttemptEnd::Ended(Box::new(EndedRun { ended, started_at, finished_at, output }))
         }
         Err(error) => AttemptEnd::Broken(error),
     };
-    Attempted { end, process: Some(process) }
+    Attempted { end, process: Some(process), start, pipes }
 }
 
-fn tell_of_the_start(delivery: &Delivery, taken: &Taken, pid: i32, started_at: Timestamp) {
-    tracing::info!(task = %delivery.id, attempt = %taken.started.attempt, pid, "task started");
-    metrics::task_started(
-        &taken.started.runner,
-        elapsed(delivery.published, started_at),
-        elapsed(delivery.received, started_at),
-    );
+/// The reading ends of a program's output.
+pub(super) type Pipes = (pipe::Receiver, pipe::Receiver);
+
+/// Moves a program's output from its pipes into the stream, to the end.
+async fn store_output(
+    shared: &Shared,
+    (id, taken): (&TaskId, &Taken),
+    plan: &LaunchPlan,
+    lease: &Lease,
+    (mut outputs, mut gone): (mpsc::UnboundedReceiver<Pipes>, oneshot::Receiver<()>),
+) -> (OutputTotals, Option<Pipes>) {
+    let attempt = taken.started.attempt;
+    let (chunk_tx, chunks) = mpsc::channel::<Chunk>(CHUNK_QUEUE);
+    let settings = PumpSettings::new(ChunkerSettings {
+        chunk_max: shared.publisher.max_chunk(),
+        coalesce: COALESCE,
+        limits: plan.output,
+    });
+    let line_log = shared.line_log(&taken.started.runner);
+    let lines = || {
+        let max = line_log.as_ref()?.max_line_bytes;
+        Some(LineLog::new(id.clone(), attempt, max))
+    };
+    let pumped = async move {
+        let (mut totals, mut pipes) = (PumpTotals::default(), None);
+        // The last one is that of the try that started the program: of one that failed before, there is none.
+        while let Some((mut stdout, mut stderr)) = outputs.recv().await {
+            let sink = chunk_tx.clone();
+            totals = pump(&mut stdout, &mut stderr, settings, &mut gone, sink, lines()).await;
+            pipes = Some((stdout, stderr));
+        }
+        (totals, pipes)
+    };
+    let stored = shared.publisher.run(id, (attempt, plan.compression), lease, chunks);
+    let ((totals, pipes), stored) = tokio::join!(pumped, stored);
+    let output = output_totals(&totals, stored);
+    metrics::output_bytes(Stream::Stdout, output.stdout.stored_bytes);
+    metrics::output_bytes(Stream::Stderr, output.stderr.stored_bytes);
+    (output, pipes)
+}
+
+/// That a task has started, for the log and the metrics: told when it is dropped, at the latest.
+pub(super) struct StartNews<'a> {
+    delivery: &'a Delivery,
+    taken: &'a Taken,
+    pid: i32,
+    started_at: Timestamp,
+}
+
+impl Drop for StartNews<'_> {
+    fn drop(&mut self) {
+        let Self { delivery, taken: Taken { started, .. }, pid, started_at } = self;
+        tracing::info!(task = %delivery.id, attempt = %started.attempt, pid, "task started");
+        metrics::task_started(
+            &started.runner,
+            elapsed(delivery.published, *started_at),
+            elapsed(delivery.received, *started_at),
+        );
+    }
 }
 
 /// Tells the lease of a cancel, which may come when the processes are gone, and only their output is left

@@ -13,9 +13,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::attempt::AttemptEnd;
+use super::attempt::{AttemptEnd, StartNews};
 use super::claim::{Taken, finished};
 use super::judge::{judge, outcome_of, under};
 use super::shared::Shared;
@@ -64,7 +65,7 @@ pub(super) async fn settle(
     task: &Task,
     taken: &Taken,
     plan: &LaunchPlan,
-    end: AttemptEnd,
+    (end, start): (AttemptEnd, Option<StartNews<'_>>),
 ) -> Result<Settled, FinishError> {
     let (outcome, ended_as) = judge(shared, task, taken, end);
     let outcome = under(plan, outcome);
@@ -77,10 +78,12 @@ pub(super) async fn settle(
     match task::after_attempt(&task.retry, task.loss.max_worker_losses, ended_as, history, random())
     {
         Next::Finish(phase) => {
-            let seq = finish(shared, handle, taken, Outcome { phase, ..outcome }).await?;
+            let outcome = Outcome { phase, ..outcome };
+            let seq = finish(shared, handle, taken, outcome, start).await?;
             forget_later(shared, task, seq).await;
         }
         Next::Retry { delay, failures, worker_losses } => {
+            drop(start);
             let counts = (failures, worker_losses);
             retry(shared, handle, taken, outcome, delay, counts).await?;
         }
@@ -98,7 +101,7 @@ pub(super) async fn cancel_unstarted(
 ) -> Result<u64, FinishError> {
     let mut outcome = outcome_of(shared, id, taken, Phase::Canceled);
     outcome.cause = Some(stop::cause(stop));
-    finish(shared, handle, taken, outcome).await
+    finish(shared, handle, taken, outcome, None).await
 }
 
 /// Ends a task that its runner can't run.
@@ -115,7 +118,7 @@ pub(super) async fn reject(
         message: error.to_string(),
         problems: Vec::new(),
     });
-    finish(shared, handle, taken, outcome).await.map(drop)
+    finish(shared, handle, taken, outcome, None).await.map(drop)
 }
 
 /// Hands a task back: another worker may start it at once.
@@ -203,12 +206,20 @@ async fn finish(
     handle: &AckHandle,
     taken: &Taken,
     outcome: Outcome,
+    start: Option<StartNews<'_>>,
 ) -> Result<u64, FinishError> {
     // The next task has this one's place by then, and its start comes first.
     shared.bus.after_others().await;
     let seq = append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
-    shared.count_completed(&outcome);
-    conclude(shared, handle, &outcome, taken.slot.as_deref()).await?;
+    // Whoever waits for the outcome doesn't wait for the log: that is written when the outcome has left.
+    let told = async {
+        yield_now().await;
+        drop(start);
+        shared.count_completed(&outcome);
+    };
+    let concluded = conclude(shared, handle, &outcome, taken.slot.as_deref());
+    let (concluded, ()) = tokio::join!(concluded, told);
+    concluded?;
     Ok(seq)
 }
 
@@ -238,7 +249,7 @@ async fn retry(
         let mut outcome = Outcome { phase: Phase::Canceled, ..ended };
         outcome.cause = Some(stop::cause(&stop::canceled(request)));
         let taken = Taken { seq, ..taken.clone() };
-        return finish(shared, handle, &taken, outcome).await.map(drop);
+        return finish(shared, handle, &taken, outcome, None).await.map(drop);
     }
     handle.nak(&shared.bus, delay).await?;
     Ok(())

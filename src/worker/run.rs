@@ -265,13 +265,14 @@ async fn work(
     let attempt = attempt::run(shared, &inputs.delivery, taken, (&plan, armed), lease, stop);
     // Beside the run: nobody waits for the spec before the task has ended.
     let (attempted, kept) = tokio::join!(attempt, keep_spec(shared, &inputs.delivery));
-    let Attempted { end, process } = attempted;
+    let Attempted { end, process, start, pipes } = attempted;
     if lease.is_lost() {
         return Err(FinishError::Fenced);
     }
-    let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, end).await;
+    let settled = finish::settle(shared, &handle(), &ready.task, taken, &plan, (end, start)).await;
     spec_is_kept(shared, &inputs.delivery, kept).await;
     // Now that nobody waits any more.
+    drop(pipes);
     let has_spare = process.is_some_and(|process| shared.spawner.keep(process, &plan.sandbox));
     // While no place is free, the next task's claim takes longer than all of its setup.
     if !has_spare || !*shared.is_crowded.borrow() {

@@ -16,11 +16,13 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
+use nix::sys::timerfd::{Expiration, TimerFd, TimerSetTimeFlags};
 use nix::unistd::{Pid, getpid, setsid};
 
 use super::super::cgroup::Leaf;
 use super::super::link::{
-    AGAIN, Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, encode, read_frame,
+    AGAIN, Bounds, GO, MAX_FRAME, Orders, Preparation, Setup, SetupFailure, Start, encode,
+    read_frame,
 };
 use super::child::{Child, EXEC};
 use super::command::{Command, failure};
@@ -28,6 +30,7 @@ use super::enclosure::{Scratch, refused};
 use super::sandbox::landlock::Domain;
 use super::sandbox::{priority, seccomp};
 use super::standing::Standing;
+use super::task::{QUIET, now_us};
 use super::word::Word;
 use super::{child, mounts, sys};
 use crate::task::{LaunchPlan, Namespaces, Program, Sandbox};
@@ -42,6 +45,8 @@ pub(super) struct Leader<'a> {
     /// It isn't this task-init's first.
     pub(super) is_another: bool,
     pub(super) standing: &'a Standing,
+    /// Wakes task-init some time after this.
+    pub(super) alarm: Option<&'a TimerFd>,
     /// What execve needs, and no destructor of this process will free.
     pub(super) kept: &'a OnceCell<(Command, Bounds<'static>)>,
 }
@@ -84,7 +89,7 @@ impl Leader<'_> {
         if !self.may_go() {
             word.unwanted();
         }
-        word.ready(pid);
+        word.ready(Start { pid, at_us: now_us() });
         let errno = child::execute(command);
         word.failing();
         word.failed(&Setup::Failed(command.failure(EXEC, errno)))
@@ -233,8 +238,14 @@ impl Leader<'_> {
             init: self.init,
         };
         child.set_up()?;
+        // Not after the word, which follows soon: it costs as much as the rest of the way to execve.
+        self.alarm.map(set).transpose().map_err(|errno| refused("alarm", &errno.into()))?;
         Ok(command)
     }
+}
+
+fn set(alarm: &TimerFd) -> nix::Result<()> {
+    alarm.set(Expiration::OneShot(QUIET.into()), TimerSetTimeFlags::empty())
 }
 
 fn flags(namespaces: Namespaces) -> CloneFlags {

@@ -24,8 +24,9 @@ use super::super::process::ExitStatus;
 use super::command::failure;
 use super::enclosure::Ids;
 use super::sandbox::seccomp;
+use super::sweep::{self, Reach, Sweep};
 use super::sys::{self, Children};
-use super::{sweep, task};
+use super::task;
 use crate::task::Namespaces;
 
 /// Serves requests until the worker is gone and every task-init has ended. `open_files`: how many a task
@@ -57,6 +58,8 @@ pub(super) fn run(open_files: Option<String>) -> io::Result<()> {
             socket = None;
         }
     }
+    // What came here from a task-init that died by something else than its own end, and what that has left.
+    while Sweep::new(&signals, Reach::Children, None).all()? > 0 {}
     Ok(())
 }
 

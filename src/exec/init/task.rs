@@ -2,13 +2,15 @@
 //! has.
 //!
 //! ```text
-//! enclosure ─► start ─► leader waits ─► orders ─► setup ─► started ─► running ─► leader is a zombie
+//! enclosure ─► start ─► leader waits ─► orders ─► setup ─► execve ─► running ─► leader is a zombie
 //!     │          │         (early)                │                    │              │
 //!     └──────────┴─ not enclosed                  ├─ step failed       │    KILL to the group ─► sweep
 //!                                                 └─ setup failed      │         ─► reap the leader
 //!                          byte n: signal n to the group ◄─────────────┤         ─► sweep ─► ended
 //!                          end of the socket: KILL to it ◄─────────────┘
 //! ```
+//!
+//! A program that ends within [`QUIET`] has the CPU to itself until then: its start is told with its end.
 //!
 //! Then it may be asked to prepare for another task: nothing but its own memory is left of the first, and
 //! no task ever had that.
@@ -18,7 +20,7 @@
 
 use std::cell::OnceCell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,10 +31,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use nix::unistd::{getpid, setsid};
 
 use super::super::cgroup::Leaf;
-use super::super::link::{AGAIN, Preparation, Report, Setup, SetupFailure, encode, read_frame};
+use super::super::link::{
+    AGAIN, Preparation, Report, Setup, SetupFailure, Start, encode, read_frame,
+};
 use super::super::process::{Exit, ExitStatus, Usage};
 use super::aftermath::Aftermath;
 use super::enclosure::{Ids, Made, Scratch, refused};
@@ -40,13 +45,16 @@ use super::leader::Leader;
 use super::spawner::tell;
 use super::standing::Standing;
 use super::sweep::{self, Reach, Sweep};
-use super::sys::sharing::{self, Left, Stack};
+use super::sys::sharing::{self, Left, Stack, Watched};
 use super::sys::{self, Children};
 use super::word;
 use crate::task::Namespaces;
 
 /// Bytes for a leader's stack: the deepest there is the reading of its orders' JSON.
 const LEADER_STACK: usize = 512 * 1024;
+
+/// How long after its setup a program's start is told, unless it has ended by then, as most short ones have.
+pub(super) const QUIET: Duration = Duration::from_millis(5);
 
 /// How long a task runs until task-init takes back its own OOM score, which costs as much as it does to
 /// set the tasks': a shorter one leaves it to the next leader.
@@ -80,8 +88,13 @@ fn start(control: UnixStream, namespaces: Namespaces, ids: Ids) -> io::Result<()
         Err(failure) => return refuse(&control, failure),
     };
     let stack = Stack::new(LEADER_STACK)?;
+    // A leader's mount namespace has to be held before it ends: there task-init wakes at its start.
+    let is_quiet = !preparation.enclosure.namespaces.mount;
+    let alarm = || TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC);
+    let alarm = is_quiet.then(alarm).transpose()?;
     let (tasks, scratch) = (0, None);
-    let mut init = Init { control, signals, preparation, reach, standing, stack, tasks, scratch };
+    let mut init =
+        Init { control, signals, alarm, preparation, reach, standing, stack, tasks, scratch };
     // The namespaces that it was born in are one task's.
     let is_reusable = namespaces == Namespaces::default();
     while init.serve()? == Next::Again && is_reusable && init.is_asked_again()? {}
@@ -106,6 +119,8 @@ enum Next {
 struct Init {
     control: UnixStream,
     signals: SignalFd,
+    /// Wakes it [`QUIET`] after a program's start.
+    alarm: Option<TimerFd>,
     preparation: Preparation,
     reach: Reach,
     standing: Standing,
@@ -139,6 +154,42 @@ impl Init {
             Ok(made) => made,
             Err(failure) => return refuse(&self.control, failure).map(|()| Next::End),
         };
+        let (leader, setup, worker, said) = match self.lead(&made) {
+            Ok(led) => led,
+            Err(error) => {
+                made.remove();
+                return refuse(&self.control, refused("fork", &error)).map(|()| Next::End);
+            }
+        };
+        let (control, signals) = (&self.control, &self.signals);
+        let (untold, killed, usage) = (None, false, Usage::default());
+        let reach = self.reach;
+        let (standing, scratch) = (&self.standing, &mut self.scratch);
+        let mut task = Task {
+            leader,
+            control,
+            signals,
+            worker,
+            untold,
+            killed,
+            reach,
+            usage,
+            made,
+            standing,
+            scratch,
+        };
+        if worker == Worker::Gone {
+            task.signal(libc::SIGKILL);
+        }
+        let next = task.run(setup, self.preparation.enclosure.namespaces.mount);
+        // Not before the report of an end.
+        drop(said);
+        next
+    }
+
+    /// Makes a leader, and waits until it has left this process's memory. Returns the pipe that it said the
+    /// last of this through, too.
+    fn lead(&mut self, made: &Made) -> io::Result<(i32, Setup, Worker, PipeReader)> {
         let kept = OnceCell::new();
         let leader = Leader {
             control: &self.control,
@@ -148,50 +199,33 @@ impl Init {
             init: getpid(),
             is_another: self.tasks > 0,
             standing: &self.standing,
+            alarm: self.alarm.as_ref(),
             kept: &kept,
         };
         if self.tasks == 0 {
             leader.rehearse();
-            self.rehearse(&made);
+            self.rehearse(made);
         }
         self.tasks += 1;
-        let aftermath = Aftermath::of(&made);
-        let left = sharing::run(&mut self.stack, self.control.as_fd(), |pipe| leader.run(pipe));
-        let Left { pid: leader, mut said, worker_gone } = match left {
-            Ok(left) => left,
-            Err(error) => {
-                made.remove();
-                return refuse(&self.control, refused("fork", &error)).map(|()| Next::End);
-            }
+        let aftermath = Aftermath::of(made);
+        // What is left of the last task's would wake it beside this one's.
+        sweep::drain(&self.signals)?;
+        self.alarm.as_ref().map(TimerFd::unset).transpose()?;
+        let watched = Watched {
+            worker: self.control.as_fd(),
+            ends: self.signals.as_fd(),
+            alarm: self.alarm.as_ref().map(AsFd::as_fd),
         };
+        let left = sharing::run(&mut self.stack, &watched, |pipe| leader.run(pipe));
+        let Left { pid, mut said, worker_gone } = left?;
         let Some(setup) = word::last(&mut said) else {
             match aftermath {
                 Some(aftermath) => aftermath.execute(&self.control),
                 None => sharing::leave(1),
             }
         };
-        drop((kept, said));
         let worker = if worker_gone { Worker::Gone } else { Worker::Listening };
-        let (control, signals) = (&self.control, &self.signals);
-        let (killed, usage) = (false, Usage::default());
-        let reach = self.reach;
-        let (standing, scratch) = (&self.standing, &mut self.scratch);
-        let mut task = Task {
-            leader,
-            control,
-            signals,
-            worker,
-            killed,
-            reach,
-            usage,
-            made,
-            standing,
-            scratch,
-        };
-        if worker_gone {
-            task.signal(libc::SIGKILL);
-        }
-        task.run(setup, self.preparation.enclosure.namespaces.mount)
+        Ok((pid, setup, worker, said))
     }
 
     /// Goes through what is done at the end, while nobody waits: see [`Leader`]'s own rehearsal.
@@ -202,8 +236,8 @@ impl Init {
             leftovers_killed: 0,
             cgroup: made.leaf.as_ref().map(Leaf::usage),
         };
-        encode(&Report::Ended { exit, survivors: 0 }).ok();
-        encode(&Report::Started { pid: 0, at_us: now_us() }).ok();
+        let start = Some(Start { pid: 0, at_us: now_us() });
+        encode(&Report::Ended { start, exit, survivors: 0 }).ok();
         sweep::ended(Children::All).ok();
         sweep::drain(&self.signals).ok();
     }
@@ -222,6 +256,8 @@ struct Task<'a> {
     control: &'a UnixStream,
     signals: &'a SignalFd,
     worker: Worker,
+    /// Its start, if that is to be reported.
+    untold: Option<Start>,
     /// The ladder's SIGKILL was sent to the group.
     killed: bool,
     reach: Reach,
@@ -236,11 +272,11 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(mut self, setup: Setup, has_mounts: bool) -> io::Result<Next> {
         let report = match setup {
-            Setup::Ready { pid } => {
-                tell(self.control, &Report::Started { pid, at_us: now_us() });
+            Setup::Ready(start) => {
+                self.untold = Some(start);
                 // Held to the end: the last one out of a mount namespace takes it down, which would
                 // delay the leader's end by milliseconds.
-                let mounts = has_mounts.then(|| File::open(format!("/proc/{pid}/ns/mnt")));
+                let mounts = has_mounts.then(|| File::open(format!("/proc/{}/ns/mnt", start.pid)));
                 self.until_leader_ends()?;
                 let next = self.end();
                 drop(mounts);
@@ -275,6 +311,9 @@ impl Task<'_> {
                 }
                 sys::reap(end.pid)?;
                 self.usage = self.usage.with(end.usage);
+            }
+            if let Some(start) = self.untold.take() {
+                tell(self.control, &Report::Started(start));
             }
             let mut wait = [pollin(self.signals), pollin(self.control)];
             let count = self.listening(wait.len());
@@ -366,7 +405,7 @@ impl Task<'_> {
         }
         let cgroup = leaf.map(Leaf::usage);
         let exit = Exit { status: leader.status, usage, leftovers_killed, cgroup };
-        tell(self.control, &Report::Ended { exit, survivors });
+        tell(self.control, &Report::Ended { start: self.untold, exit, survivors });
         // After the report, because nobody waits for it, and a large directory takes long.
         while self.sweep(None).all()? > 0 {}
         // Another's user could be that of those that are left.
@@ -383,7 +422,8 @@ fn pollin(descriptor: &impl AsFd) -> PollFd<'_> {
     PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)
 }
 
-fn now_us() -> i64 {
+/// The time, in microseconds since 1970.
+pub(super) fn now_us() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

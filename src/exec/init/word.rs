@@ -1,8 +1,9 @@
 //! What a leader says to its task-init through a pipe that execve closes.
 //!
 //! ```text
-//! R pid            ready; execve follows, in the process with this id (four bytes, little endian)
-//! R pid F frame    execve failed
+//! R pid at         ready; execve follows, in the process with this id (four bytes, little endian), at this time
+//!                  (eight bytes, microseconds since 1970)
+//! R pid at F frame execve failed
 //! F frame          the enclosure, or a step, failed
 //! U                no program is wanted any more
 //! nothing, or F    killed on the way
@@ -12,9 +13,10 @@
 //! program or ends; `F` says that it does again, for the failure's text. So the memory is whole for
 //! whoever reads a whole word here, and can't be trusted otherwise.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::ops::Range;
 
-use super::super::link::{Setup, encode, read_frame};
+use super::super::link::{Setup, Start, encode, read_frame};
 use super::sys::sharing::leave;
 
 const READY: u8 = b'R';
@@ -27,9 +29,12 @@ pub(super) struct Word<'a>(pub(super) &'a PipeWriter);
 
 impl Word<'_> {
     /// Says that execve follows.
-    pub(super) fn ready(&self, pid: i32) {
-        let [a, b, c, d] = pid.to_le_bytes();
-        self.write(&[READY, a, b, c, d]);
+    pub(super) fn ready(&self, Start { pid, at_us }: Start) {
+        // One write, and nothing of it on the heap.
+        let mut word = [READY; 1 + 4 + 8];
+        word[1..5].copy_from_slice(&pid.to_le_bytes());
+        word[5..].copy_from_slice(&at_us.to_le_bytes());
+        self.write(&word);
     }
 
     /// Says that execve failed, and that the reason follows.
@@ -59,6 +64,7 @@ impl Word<'_> {
 /// What a leader said last, when its end of the pipe is closed. None: it was killed on the way, and the
 /// memory can't be trusted; nothing was changed in it here.
 pub(super) fn last(pipe: &mut PipeReader) -> Option<Setup> {
+    let pipe = &mut Closed { pipe, buffer: [0; 64], unread: 0..0, is_at_end: false };
     let mut ready = None;
     loop {
         let mut mark = [0];
@@ -68,9 +74,11 @@ pub(super) fn last(pipe: &mut PipeReader) -> Option<Setup> {
         }
         match mark[0] {
             READY => {
-                let mut pid = [0; 4];
+                let (mut pid, mut at) = ([0; 4], [0; 8]);
                 pipe.read_exact(&mut pid).ok()?;
-                ready = Some(Setup::Ready { pid: i32::from_le_bytes(pid) });
+                pipe.read_exact(&mut at).ok()?;
+                let (pid, at_us) = (i32::from_le_bytes(pid), i64::from_le_bytes(at));
+                ready = Some(Setup::Ready(Start { pid, at_us }));
             }
             UNWANTED => return Some(Setup::Unwanted),
             // A frame is written at once. So its first byte says that it is whole.
@@ -79,7 +87,31 @@ pub(super) fn last(pipe: &mut PipeReader) -> Option<Setup> {
     }
 }
 
-fn failure(pipe: &mut PipeReader) -> Option<Setup> {
+/// A pipe that nobody writes to any more, so that a read which doesn't fill the buffer was the last one.
+struct Closed<'a> {
+    pipe: &'a mut PipeReader,
+    /// On the stack. Most words fit into it.
+    buffer: [u8; 64],
+    unread: Range<usize>,
+    is_at_end: bool,
+}
+
+impl Read for Closed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() && !self.is_at_end {
+            let length = self.pipe.read(&mut self.buffer)?;
+            self.unread = 0..length;
+            self.is_at_end = length < self.buffer.len();
+        }
+        let length = into.len().min(self.unread.len());
+        let end = self.unread.start + length;
+        into[..length].copy_from_slice(&self.buffer[self.unread.start..end]);
+        self.unread.start = end;
+        Ok(length)
+    }
+}
+
+fn failure(pipe: &mut Closed<'_>) -> Option<Setup> {
     let mut first = [0];
     match pipe.read(&mut first) {
         Ok(1) => read_frame((&first[..]).chain(pipe)).ok().flatten(),
@@ -105,17 +137,18 @@ mod tests {
     fn a_done_setup_a_failed_one_and_a_death_differ() {
         let failed = || Setup::Failed(command::failure("exec", Errno::ENOENT, "no".to_owned()));
         let frame = encode(&failed()).expect("it is JSON");
+        let start = Start { pid: 7, at_us: -9 };
         assert_eq!(heard(|_| ()), None);
-        assert_eq!(heard(|word| word.ready(7)), Some(Setup::Ready { pid: 7 }));
+        assert_eq!(heard(|word| word.ready(start)), Some(Setup::Ready(start)));
         assert_eq!(heard(|word| word.failing()), None);
         let exec_failed = |word: &Word<'_>| {
-            word.ready(7);
+            word.ready(start);
             word.failing();
             word.write(&frame);
         };
         assert_eq!(heard(exec_failed), Some(failed()));
         let killed_while_failing = |word: &Word<'_>| {
-            word.ready(7);
+            word.ready(start);
             word.failing();
         };
         assert_eq!(heard(killed_while_failing), None);

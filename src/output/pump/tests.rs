@@ -87,6 +87,45 @@ async fn a_real_programs_output_arrives_whole_and_in_order() {
     assert!(chunks.iter().enumerate().all(|(at, chunk)| chunk.seq == at as u64));
 }
 
+/// Has something to read that the runtime doesn't know of.
+struct Unannounced(std::sync::Mutex<Vec<&'static [u8]>>);
+
+impl tokio::io::AsyncRead for Unannounced {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Pending
+    }
+}
+
+impl PipeEnd for Unannounced {
+    fn grow(&self, _: usize) -> bool {
+        false
+    }
+
+    fn read_now(&self, into: &mut Vec<u8>) -> std::io::Result<usize> {
+        let data = self.0.lock().expect("no panic").pop().unwrap_or_default();
+        into.extend_from_slice(data);
+        Ok(data.len())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_exit_what_is_there_is_read_to_the_end_without_waiting_for_word_of_it() {
+    let begun = Instant::now();
+    let out = Unannounced(vec![&b"end"[..], b"the "].into());
+    let (tx, rx) = mpsc::channel(8);
+    let (gone_tx, gone) = oneshot::channel();
+    gone_tx.send(()).expect("the pump is there");
+    let pumped = pump(out, Unannounced(Vec::new().into()), settings(), gone, tx, None);
+    let (totals, chunks) = tokio::join!(pumped, collect(rx));
+    assert_eq!(joined(&chunks, Stream::Stdout), b"the end");
+    assert!(totals.stdout.eof && totals.stderr.eof);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test]
 async fn a_full_sink_blocks_the_program_and_nothing_is_lost() {
     let (mut child, out, err) = shell("head -c 3000000 /dev/zero");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SIGKILL, killpg};
 use nix::unistd::Pid;
-use runlane::exec::{ExitStatus, Process, ProcessError, Stop, set_stop};
+use runlane::exec::{ExitStatus, LaunchError, Process, ProcessError, Stop, set_stop};
 use runlane::wire::StopReason;
 use tokio::sync::watch;
 
@@ -73,11 +73,22 @@ async fn orphans_that_end_while_the_leader_lives_are_reaped_and_are_no_leftovers
 #[tokio::test]
 async fn a_task_that_kills_its_own_supervisor_is_swept_by_the_spawner() {
     let mark = Mark::new();
-    let script = daemon_then("kill -9 $PPID; sleep 1000");
+    let script = daemon_then("sleep 0.3; kill -9 $PPID; sleep 1000");
     let spawner = spawner();
     let mut launched = spawner.launch(&sh(&mark, &script)).await.expect("sh can be launched");
     let error = launched.process.wait().await.expect_err("nobody can say how it ended");
     assert!(matches!(error, ProcessError::SupervisorDied), "{error:?}");
+    mark.gone().await;
+}
+
+#[tokio::test]
+async fn one_that_kills_it_at_once_may_have_begun_though_nobody_has_heard_of_its_start() {
+    let mark = Mark::new();
+    // The spawner is asked for nothing more by then, and ends when nothing is left.
+    let launched = spawner().launch(&sh(&mark, "kill -9 $PPID; sleep 1000")).await;
+    let error = launched.expect_err("its start is reported later");
+    assert!(matches!(error, LaunchError::Interrupted(ProcessError::SupervisorDied)), "{error:?}");
+    assert!(!error.has_not_begun());
     mark.gone().await;
 }
 

@@ -392,7 +392,7 @@ async fn an_armed_task_executes_nothing_until_the_word_and_never_if_it_is_droppe
     let word = Word::default();
     assert!(!launched.exists() && !dropped.exists() && !word.is_given());
     let mut task =
-        spawner.launch_armed(Some(armed), &plan(&launched), &word).await.expect("it starts");
+        spawner.launch_armed(Some(armed), &plan(&launched), &word, drop).await.expect("it starts");
     assert!(word.is_given());
     let exit = task.process.wait().await.expect("its end is known");
     assert_eq!(exit.status, ExitStatus::Exited(3));
@@ -403,8 +403,40 @@ async fn an_armed_task_executes_nothing_until_the_word_and_never_if_it_is_droppe
     spawner.prepare(&bad.sandbox).await.expect("the spawner lives");
     let armed = spawner.arm(&bad).await.expect("a spare waits");
     let error = spawner
-        .launch_armed(Some(armed), &bad, &Word::default())
+        .launch_armed(Some(armed), &bad, &Word::default(), drop)
         .await
         .expect_err("there is no directory");
     assert_eq!(error.step(), "chdir");
+}
+
+#[tokio::test]
+async fn the_start_of_a_short_program_is_reported_with_its_end_and_that_of_a_long_one_before() {
+    let mark = Mark::new();
+    let spawner = spawner();
+    let mut tries = 0;
+    // On a busy host one may take longer than it is waited for.
+    loop {
+        let launched = spawner.launch(&sh(&mark, "exit 7")).await.expect("sh can be launched");
+        let Launched { mut process, started_at, .. } = launched;
+        let with_its_end = process.has_ended();
+        let exit = process.wait().await.expect("its end is known");
+        assert_eq!(exit.status, ExitStatus::Exited(7));
+        assert!(started_at <= jiff::Timestamp::now());
+        if with_its_end {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 200, "a shell takes less than 5 ms once in so many times");
+    }
+    for _ in 0..3 {
+        let launched = spawner.launch(&sh(&mark, "exec sleep 1000")).await;
+        let Launched { mut process, .. } = launched.expect("sh can be launched");
+        assert!(!process.has_ended());
+        process.signal(Signal::Kill).expect("it is there");
+        let exit = process.wait().await.expect("its end is known");
+        assert_eq!(exit.status, ExitStatus::Signaled(9));
+        // The next one is its task-init's, too.
+        assert!(spawner.keep(process, &sh(&mark, "").sandbox));
+    }
+    mark.gone().await;
 }

@@ -20,6 +20,17 @@ use super::{PANICKED, kill};
 /// in the middle of a change of the memory.
 const NOTICE: Duration = Duration::from_millis(100);
 
+/// What a process looks at while a child has its memory.
+pub(in crate::exec::init) struct Watched<'a> {
+    /// The worker's socket, whose end asks the child to end.
+    pub(in crate::exec::init) worker: BorrowedFd<'a>,
+    /// Readable once a child has ended, or was stopped.
+    pub(in crate::exec::init) ends: BorrowedFd<'a>,
+    /// If there is one, this process sleeps on when the child has left its memory, until that child has ended
+    /// or this is readable: then the program has the CPU to itself, which is all that most need.
+    pub(in crate::exec::init) alarm: Option<BorrowedFd<'a>>,
+}
+
 /// Memory for the stack of a child.
 pub(in crate::exec::init) struct Stack {
     base: NonNull<c_void>,
@@ -63,8 +74,8 @@ pub(in crate::exec::init) struct Left {
 }
 
 /// Starts a child that shares this process's memory, but neither its descriptors nor its directory, and
-/// returns when the child has left it. Until then this process does nothing but wait for that, and for
-/// the end of `worker`; then it gives the child a moment, and kills it.
+/// returns when the child has left it, or some time later: see [`Watched::alarm`]. Until then this process does
+/// nothing but wait for that, and for the end of the worker; then it gives the child a moment, and kills it.
 ///
 /// The child gets a pipe that an execve closes, and what it says there is for the caller. **A child that
 /// said nothing may have been killed while it changed the memory**, such as the heap: the caller's only
@@ -76,7 +87,7 @@ pub(in crate::exec::init) struct Left {
 /// There is no process or descriptor left.
 pub(in crate::exec::init) fn run<F: FnOnce(&PipeWriter) -> i32>(
     stack: &mut Stack,
-    worker: BorrowedFd<'_>,
+    watched: &Watched<'_>,
     child: F,
 ) -> io::Result<Left> {
     let (said, writer) = io::pipe()?;
@@ -93,7 +104,7 @@ pub(in crate::exec::init) fn run<F: FnOnce(&PipeWriter) -> i32>(
     // SAFETY: the child has a descriptor table of its own, and the number is used nowhere else here.
     unsafe { libc::close(writer) };
     let pid = Errno::result(pid)?;
-    let worker_gone = wait(pid, &said, worker);
+    let worker_gone = wait(pid, &said, watched);
     Ok(Left { pid, said, worker_gone })
 }
 
@@ -122,24 +133,30 @@ pub(in crate::exec::init) fn leave(code: i32) -> ! {
 
 /// Waits until the pipe is closed: the kernel does that once the child has another memory, or none.
 /// Returns whether the worker is gone.
-fn wait(child: i32, said: &PipeReader, worker: BorrowedFd<'_>) -> bool {
+fn wait(child: i32, said: &PipeReader, watched: &Watched<'_>) -> bool {
     let closed = |descriptor| PollFd::new(descriptor, PollFlags::empty());
+    let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
     let ready = |descriptor: &PollFd<'_>| descriptor.any().unwrap_or(false);
+    if let Some(alarm) = watched.alarm {
+        let mut all = [readable(watched.ends), closed(watched.worker), readable(alarm)];
+        // Whatever it was is found out below: also a child that was only stopped has this process signalled.
+        poll(&mut all, PollTimeout::NONE).ok();
+    }
     let mut worker_gone = false;
     let mut patience = PollTimeout::NONE;
     loop {
         // What is written to the pipe wakes nobody, only its end does: a process that woke beside a
         // child in the middle of execve would make the kernel move one of them to another CPU.
-        let mut watched = [closed(said.as_fd()), closed(worker)];
+        let mut both = [closed(said.as_fd()), closed(watched.worker)];
         let count = if worker_gone { 1 } else { 2 };
-        match poll(&mut watched[..count], patience) {
+        match poll(&mut both[..count], patience) {
             // It doesn't know of the end by itself, as in an execve from a dead network file system.
             Ok(0) => {
                 kill(child, libc::SIGKILL);
                 patience = PollTimeout::NONE;
             }
-            Ok(_) if ready(&watched[0]) => return worker_gone,
-            Ok(_) if !worker_gone && ready(&watched[1]) => {
+            Ok(_) if ready(&both[0]) => return worker_gone,
+            Ok(_) if !worker_gone && ready(&both[1]) => {
                 worker_gone = true;
                 patience = PollTimeout::try_from(NOTICE).unwrap_or(PollTimeout::ZERO);
             }
