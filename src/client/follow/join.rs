@@ -185,14 +185,16 @@ impl Join {
         self.attempt == Some(piece.attempt)
     }
 
+    /// Whether nothing of the task's output can come before a chunk.
+    pub(super) fn is_first(&self, piece: &Piece) -> bool {
+        self.attempt.is_none() && piece.attempt == Attempt::FIRST && piece.seq == 0
+    }
+
     /// Whether a live chunk may begin its attempt: nothing can come before the first chunk of the first
     /// attempt. Before a later attempt's there may be chunks of an earlier one that were not read yet,
     /// so those begin in stream order only. `started` is the last attempt whose start was let out.
     pub(super) fn may_begin(&self, piece: &Piece, started: Option<Attempt>) -> bool {
-        self.attempt.is_none()
-            && piece.attempt == Attempt::FIRST
-            && piece.seq == 0
-            && started == Some(Attempt::FIRST)
+        self.is_first(piece) && started == Some(Attempt::FIRST)
     }
 
     /// Takes a chunk. One of a later attempt ends the current one: push those in stream order only, or

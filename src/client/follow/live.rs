@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -29,8 +30,10 @@ const LEAST_BYTES: usize = 2 * 1024;
 pub(super) enum LiveMessage {
     /// A chunk, and how many had been dropped before it.
     Output(Piece, u64),
-    /// A record of the task.
-    Record,
+    /// A status record of the task.
+    Status(Bytes),
+    /// The task's outcome.
+    Outcome(Bytes),
 }
 
 /// A message, and its share of the room.
@@ -57,8 +60,8 @@ impl Live {
         let mut pumps = JoinSet::new();
         let output = Output { subscriptions: output, heads: [None, None], subjects };
         pumps.spawn(pump_output(output, feed.clone()));
-        pumps.spawn(pump_records(status, feed.clone()));
-        pumps.spawn(pump_records(outcome, feed));
+        pumps.spawn(pump_records(status, feed.clone(), LiveMessage::Status));
+        pumps.spawn(pump_records(outcome, feed, LiveMessage::Outcome));
         Ok(Self { messages, dropped, _pumps: pumps })
     }
 
@@ -117,8 +120,8 @@ impl Feed {
         }
     }
 
-    fn record(&self) {
-        if !self.put(LiveMessage::Record, 0) {
+    fn record(&self, record: LiveMessage, bytes: usize) {
+        if !self.put(record, bytes) {
             self.dropped.record.store(true, Ordering::Release);
         }
     }
@@ -181,16 +184,15 @@ async fn pump_output(mut output: Output, feed: Feed) {
     }
 }
 
-async fn pump_records(mut subscription: Subscription, feed: Feed) {
-    while subscription.next().await.is_some() {
-        feed.record();
+async fn pump_records(mut subscription: Subscription, feed: Feed, of: fn(Bytes) -> LiveMessage) {
+    while let Some(message) = subscription.next().await {
+        let bytes = message.payload.len();
+        feed.record(of(message.payload), bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::super::join::{Joined, OutputChunk};
     use super::*;
     use crate::wire::{Attempt, Stream};
@@ -222,16 +224,17 @@ mod tests {
             feed.chunk(chunk(seq, 256 * 1024));
         }
         assert_eq!(live.losses(), 8, "64 chunks of 256 KiB are 16 MiB");
-        feed.record();
+        let record = || LiveMessage::Status(Bytes::new());
+        feed.record(record(), 0);
         assert!(live.take_lost_record() && !live.take_lost_record());
         assert_eq!(taken(&mut live), (0, 0));
         feed.chunk(chunk(72, 1));
-        feed.record();
+        feed.record(record(), 0);
         for seq in 1..64 {
             assert_eq!(taken(&mut live), (seq, 0));
         }
         assert_eq!(taken(&mut live), (72, 8));
-        assert!(matches!(live.waiting(), Some(LiveMessage::Record)));
+        assert!(matches!(live.waiting(), Some(LiveMessage::Status(_))));
         assert!(live.waiting().is_none() && !live.take_lost_record());
     }
 

@@ -8,6 +8,7 @@
 //!
 //! * Pages are in stream order, so only they may change the attempt; a live chunk is the fast path and
 //!   is taken if it belongs to the attempt that is delivered, or begins the task's first one.
+//! * Of a new task, a record that what is heard later proves isn't read: a short one is followed without a read.
 //! * A record that ends an attempt is let out when every byte it says is stored was delivered, or
 //!   after a bounded wait; then gaps say what is missing.
 //! * Reading ends where live chunks join on. A follower that keeps up reads no output at all: who reads
@@ -16,6 +17,7 @@
 //!   (4 MiB), one of records, the held chunks (8 MiB) and the live channel (16 MiB).
 //! * While the server is away it waits, and says so once.
 
+mod heard;
 mod history;
 mod join;
 mod live;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use self::heard::Heard;
 use self::history::History;
 use self::join::{Join, Joined};
 use self::live::Live;
@@ -67,6 +70,7 @@ pub struct Follow {
     history: History,
     /// None: what is stored, and no more.
     live: Option<Live>,
+    heard: Heard,
     join: Join,
     joined: VecDeque<Joined>,
     ready: VecDeque<FollowEvent>,
@@ -133,6 +137,7 @@ impl Follow {
             follow.records.pause();
             follow.history.pause();
             follow.behind = false;
+            follow.heard = Heard::of_new();
         }
         Ok(follow)
     }
@@ -142,6 +147,7 @@ impl Follow {
             records: Records::new(bus.clone(), id),
             history: History::new(bus.clone(), id),
             live,
+            heard: Heard::of_known(),
             join: Join::default(),
             joined: VecDeque::new(),
             ready: VecDeque::new(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -10,11 +11,12 @@ use super::live::LiveMessage;
 use super::records::{Record, What};
 use super::{Follow, FollowEvent};
 use crate::nats::BusError;
-use crate::wire::Attempt;
+use crate::wire::{Attempt, StatusEvent};
 
 /// How often the streams are looked at when nothing is heard: a live message may be lost.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// When a record that was heard is looked for once more: it was heard before it was stored, or a replica lags.
+/// When a record that was heard is looked for, once more perhaps: it was heard before it was stored, or a replica
+/// lags, or nothing has proven it so far.
 const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a chunk that is missing is looked for.
 const HOLE_INTERVAL: Duration = Duration::from_millis(250);
@@ -110,6 +112,7 @@ impl Follow {
     fn note_losses(&mut self) {
         let Some(live) = &self.live else { return };
         if live.take_lost_record() {
+            self.heard.missed();
             self.records.look_again();
             self.behind = true;
         }
@@ -154,15 +157,26 @@ impl Follow {
 
     fn hear(&mut self, message: LiveMessage) {
         match message {
-            LiveMessage::Record => {
-                self.wait.record_due = true;
+            LiveMessage::Status(record) => {
+                let was_due = std::mem::replace(&mut self.wait.record_due, true);
                 self.records.look_again();
-                self.behind = true;
+                if !self.heard.hear(record) {
+                    self.behind = true;
+                } else if !was_due {
+                    self.wait.checked = Instant::now();
+                }
+            }
+            LiveMessage::Outcome(outcome) => {
+                if !self.end_as_heard(&outcome) {
+                    self.wait.record_due = true;
+                    self.records.look_again();
+                    self.behind = true;
+                }
             }
             LiveMessage::Output(piece, losses) if self.join.is_current(&piece) => {
                 self.take_live(piece, losses);
             }
-            LiveMessage::Output(piece, losses) if self.join.may_begin(&piece, self.started) => {
+            LiveMessage::Output(piece, losses) if self.may_begin(&piece) => {
                 self.history.begin(piece.attempt);
                 self.take_live(piece, losses);
             }
@@ -173,6 +187,44 @@ impl Follow {
                 self.behind = true;
             }
         }
+    }
+
+    /// Whether a live chunk may begin its attempt; lets out the start that it proves.
+    fn may_begin(&mut self, piece: &Piece) -> bool {
+        if self.started.is_none()
+            && self.join.is_first(piece)
+            && let Some(start) = self.heard.start()
+        {
+            self.let_out_start(start);
+            self.wait.record_due = false;
+            self.records.pause();
+        }
+        self.join.may_begin(piece, self.started)
+    }
+
+    fn let_out_start(&mut self, start: StatusEvent) {
+        self.started = Some(Attempt::FIRST);
+        self.ready.push_back(FollowEvent::Status(Box::new(start)));
+    }
+
+    /// Ends with an outcome that was heard, if it proves all that was heard of the task, and its output is
+    /// here.
+    fn end_as_heard(&mut self, outcome: &Bytes) -> bool {
+        let Some(([start, end], outcome)) = self.heard.whole_life(outcome) else { return false };
+        let Some(totals) = &outcome.output else { return false };
+        if !self.join.is_whole(Attempt::FIRST, totals) {
+            return false;
+        }
+        self.reached();
+        if self.started.is_none() {
+            self.let_out_start(start);
+        }
+        self.join.finish(Attempt::FIRST, totals, &mut self.joined);
+        self.flush();
+        self.ready.push_back(FollowEvent::Status(Box::new(end)));
+        self.ready.push_back(FollowEvent::Outcome(Box::new(outcome)));
+        self.done = true;
+        true
     }
 
     fn take_live(&mut self, piece: Piece, losses: u64) {
@@ -309,6 +361,10 @@ impl Follow {
 
     fn release_record(&mut self) {
         let Some(record) = self.records.pop() else { return };
+        if record.starts().is_some_and(|attempt| Some(attempt) <= self.started) {
+            // It was let out when it was heard.
+            return;
+        }
         self.wait.end_since = None;
         match record.attempt_end() {
             Some(end) => self.join.finish(end.attempt, end.totals, &mut self.joined),

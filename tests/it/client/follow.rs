@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use runlane::client::{Follow, FollowEvent, Gap, GapReason};
-use runlane::nats::Headers;
+use runlane::nats::{Cas, Headers};
 use runlane::wire::output::{HEADER_COMPRESSION, HEADER_LENGTH};
-use runlane::wire::{Attempt, Outcome, StatusEvent, Stream};
+use runlane::wire::{Attempt, Outcome, StatusEvent, Stream, TaskSpec};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -179,6 +179,121 @@ async fn a_reader_that_keeps_up_reads_nothing_twice() {
     assert_eq!((heard.stdout, heard.gaps), (wanted, vec![]));
     assert!(heard.outcome.is_some());
     assert_eq!(pages.read(), 1);
+}
+
+/// Submits a task that nobody has heard of, and follows it; returns the hand that runs it.
+async fn new_task(setup: &Setup) -> (Hand, Follow) {
+    let spec = TaskSpec::command("echo", ["hi".to_owned()]);
+    let submitted = setup.client.submitter().submit_and_follow(spec).await;
+    let (submission, follow) = submitted.expect("it is queued");
+    (setup.hand(submission.task.id.as_str()), follow)
+}
+
+#[tokio::test]
+async fn a_new_short_task_is_followed_without_a_read() {
+    let setup = Setup::new().await;
+    let asks = setup.bus.subscribe("$JS.API.DIRECT.GET.>".to_owned()).await;
+    let mut asks = asks.expect("subscribed");
+    let mut tries = 0;
+    // What isn't proven in time, as on a busy host, is read.
+    loop {
+        let (mut hand, follow) = new_task(&setup).await;
+        let mut following = JoinSet::new();
+        following.spawn(all(follow));
+        hand.start().await;
+        if tries % 2 == 0 {
+            hand.write(Stream::Stdout, b"out").await;
+            hand.write(Stream::Stderr, b"err").await;
+        }
+        let outcome = hand.finish(0).await;
+        let heard = soon(following.join_next()).await.expect("one").expect("no panic");
+        let (steps, out, err) = match tries % 2 {
+            0 => (&["started 1", "output 1", "finished"][..], &b"out"[..], &b"err"[..]),
+            _ => (&["started 1", "finished"][..], &b""[..], &b""[..]),
+        };
+        assert_eq!((heard.steps, heard.gaps), (owned(steps), vec![]));
+        assert_eq!((&heard.stdout[..], &heard.stderr[..]), (out, err));
+        assert_eq!(heard.outcome, Some(outcome));
+        setup.bus.round_trip().await.expect("the server answers");
+        let mut reads = 0;
+        while timeout(Duration::from_millis(20), asks.next()).await.is_ok() {
+            reads += 1;
+        }
+        tries += 1;
+        if reads == 0 && tries > 1 {
+            break;
+        }
+        assert!(tries < 100, "always read: {reads} times now");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_was_refused_is_not_taken_for_the_tasks() {
+    let setup = Setup::new().await;
+    for refused_first in [true, false] {
+        let (mut hand, mut follow) = new_task(&setup).await;
+        let refuse = async |hand: &Hand| {
+            let StatusEvent::Started(mut started) = hand.started() else { panic!("a start") };
+            started.worker = "loser".parse().expect("a worker id");
+            let record = serde_json::to_vec(&StatusEvent::Started(started)).expect("it is JSON");
+            let status = setup.bus.subjects().status(&hand.id);
+            let stored = setup.bus.append(status, 99, record.into()).await;
+            assert_eq!(stored.expect("the server answers"), Cas::Conflict);
+        };
+        if refused_first {
+            refuse(&hand).await;
+            hand.start().await;
+        } else {
+            hand.start().await;
+            refuse(&hand).await;
+        }
+        hand.write(Stream::Stdout, b"hi").await;
+        hand.finish(0).await;
+        let mut events = Vec::new();
+        while let Some(event) = soon(follow.next()).await.expect("following goes on") {
+            events.push(event);
+        }
+        let workers: Vec<_> = events.iter().filter_map(started_by).collect();
+        assert_eq!(workers, ["hand"], "{refused_first}");
+        assert!(started_by(&events[0]).is_some(), "{events:?}");
+        assert!(matches!(events.last(), Some(FollowEvent::Outcome(_))));
+    }
+}
+
+fn started_by(event: &FollowEvent) -> Option<String> {
+    let FollowEvent::Status(event) = event else { return None };
+    let StatusEvent::Started(started) = &**event else { return None };
+    Some(started.worker.to_string())
+}
+
+#[tokio::test]
+async fn a_new_task_that_is_retried_is_heard_in_order_however_slow_it_is() {
+    let setup = Setup::new().await;
+    for pause in [0, 60] {
+        let pause = || tokio::time::sleep(Duration::from_millis(pause));
+        let (mut hand, follow) = new_task(&setup).await;
+        let mut following = JoinSet::new();
+        following.spawn(all(follow));
+        hand.start().await;
+        pause().await;
+        hand.write(Stream::Stdout, b"one").await;
+        pause().await;
+        hand.retry().await;
+        pause().await;
+        hand.start().await;
+        pause().await;
+        hand.write(Stream::Stdout, b"two").await;
+        pause().await;
+        hand.finish(0).await;
+        let heard = soon(following.join_next()).await.expect("one").expect("no panic");
+        let steps = ["started 1", "output 1", "retrying", "started 2", "output 2", "finished"];
+        assert_eq!((heard.steps, heard.stdout), (owned(&steps), b"onetwo".to_vec()));
+        assert!(heard.outcome.is_some());
+    }
+}
+
+fn owned(steps: &[&str]) -> Vec<String> {
+    steps.iter().map(|&step| step.to_owned()).collect()
 }
 
 #[tokio::test]

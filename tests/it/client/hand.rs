@@ -153,6 +153,8 @@ impl Hand {
             attempt: Some(self.attempt),
             exit_code: Some(exit_code),
             lane: Some(LaneId::default_lane()),
+            worker: Some("hand".parse().expect("a worker id")),
+            run_id: Some("default-none-1".to_owned()),
             output: Some(OutputTotals {
                 stdout: complete(&self.totals.stdout),
                 stderr: complete(&self.totals.stderr),
