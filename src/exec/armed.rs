@@ -37,6 +37,15 @@ pub struct Output {
     pub writers: [PipeWriter; 2],
 }
 
+impl Output {
+    /// Makes the pipes. Needs a tokio runtime.
+    pub(super) fn new() -> io::Result<Self> {
+        let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
+        let writers = [their_stdout, their_stderr];
+        Ok(Self { stdout: receiver(stdout)?, stderr: receiver(stderr)?, writers })
+    }
+}
+
 /// Takes the output of a try to launch a task, before the word to execute its program is given, or is known to
 /// have been obeyed. Another try's comes after the first one's has ended, empty.
 pub(super) type TakeOutput<'a> = &'a mut (dyn FnMut(Output) + Send);
@@ -103,14 +112,11 @@ pub(super) async fn arm(
     plan: &LaunchPlan,
     go: Option<u8>,
 ) -> Result<Armed, Failure> {
-    let pipes = || -> io::Result<_> {
-        let ((stdout, their_stdout), (stderr, their_stderr)) = (io::pipe()?, io::pipe()?);
-        Ok((receiver(stdout)?, receiver(stderr)?, [their_stdout, their_stderr]))
-    };
-    let pipes = pipes().map_err(|error| Failure::Launch(LaunchError::Pipes(error)));
-    let (stdout, stderr, writers) = pipes?;
-    let sent = process.send_plan(plan, [writers[0].as_fd(), writers[1].as_fd()], go).await;
-    Ok(Armed { process, output: Output { stdout, stderr, writers }, sent })
+    let output = process.take_output().map_or_else(Output::new, Ok);
+    let output = output.map_err(|error| Failure::Launch(LaunchError::Pipes(error)))?;
+    let [stdout, stderr] = &output.writers;
+    let sent = process.send_plan(plan, [stdout.as_fd(), stderr.as_fd()], go).await;
+    Ok(Armed { process, output, sent })
 }
 
 /// tokio's own way asks first what sort of file it is, and how it was opened.

@@ -9,13 +9,15 @@ use std::num::NonZero;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::spawn::KEPT_PER_CORE;
+use super::spawn::{KEPT_PER_CORE, KINDS};
 
 /// Of a place: both ends of the pipes of its task's output, the socket to its task-init, and that of the task
 /// before, whose end is being stored.
 const OF_A_PLACE: u64 = 6;
 /// Connections, the runtime, the log, probes and scrapes.
 const OF_A_WORKER: u64 = 48;
+/// Of a kind of sandbox: the pipes of the spare that waits for its next task.
+const OF_A_KIND: u64 = 4;
 
 /// The limits of a worker that has raised its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +39,11 @@ impl OpenFiles {
         Ok(Self { ours: hard, of_tasks: soft })
     }
 
-    /// How many a worker with so many places has open, if its tasks have one sort of sandbox.
+    /// How many a worker with so many places has open.
     pub fn needed(capacity: NonZero<usize>) -> u64 {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        OF_A_WORKER + (KEPT_PER_CORE * cores) as u64 + OF_A_PLACE * capacity.get() as u64
+        let spares = (KEPT_PER_CORE * cores) as u64 + OF_A_KIND * KINDS as u64;
+        OF_A_WORKER + spares + OF_A_PLACE * capacity.get() as u64
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::armed::Output;
 use super::cgroup::LeafUsage;
 use super::control::Control;
 use super::link::{AGAIN, GO, Orders, Report, encode, take_frame};
@@ -114,6 +115,8 @@ pub enum ProcessError {
 pub struct TaskProcess {
     control: Control,
     received: Vec<u8>,
+    /// Of the next task, if it was made before that is known.
+    output: Option<Output>,
     /// The user id that is this task's alone, if it has one.
     uid: Option<UidLease>,
     /// Its end, if that was reported together with its start.
@@ -126,8 +129,8 @@ pub struct TaskProcess {
 
 impl TaskProcess {
     pub(super) fn new(control: Control, is_reusable: bool) -> Self {
-        let (received, uid, end, is_over) = (Vec::new(), None, None, false);
-        Self { control, received, uid, end, is_reusable, is_over }
+        let (received, output, uid, end, is_over) = (Vec::new(), None, None, None, false);
+        Self { control, received, output, uid, end, is_reusable, is_over }
     }
 
     /// Gives it up for another task, which its task-init is yet to be asked for. None: it can't have one.
@@ -137,8 +140,12 @@ impl TaskProcess {
         is_free.then_some(self)
     }
 
-    /// Has a task-init whose task is over prepare for another. If it can't be asked, the launch says so.
+    /// Has a task-init whose task is over prepare for another, and makes that one's pipes. What can't be done
+    /// the launch does, or says so.
     pub(super) fn get_ready(&mut self) {
+        if self.output.is_none() {
+            self.output = Output::new().ok();
+        }
         if self.is_over {
             self.is_over = self.control.send_byte(AGAIN).is_err();
         }
@@ -151,6 +158,10 @@ impl TaskProcess {
 
     pub(super) fn hold_end(&mut self, exit: Exit, survivors: u32) {
         self.end = Some((exit, survivors));
+    }
+
+    pub(super) fn take_output(&mut self) -> Option<Output> {
+        self.output.take()
     }
 
     /// Lets the leader, which has its orders, execute the program.

@@ -34,7 +34,7 @@ pub(super) const KEPT_PER_CORE: usize = 8;
 
 /// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
 /// ever new ones must not collect processes.
-const KINDS: usize = 8;
+pub(super) const KINDS: usize = 8;
 
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
@@ -161,7 +161,8 @@ impl Spawner {
             spares.len()
         });
         for _ in there..enough {
-            let process = self.start_init(&Preparation::of(sandbox)).await?;
+            let mut process = self.start_init(&Preparation::of(sandbox)).await?;
+            process.get_ready();
             self.use_kind(sandbox, |spares| {
                 // Another caller may have been faster.
                 if spares.len() < enough {
