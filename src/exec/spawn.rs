@@ -1,7 +1,8 @@
 //! From a launch plan to a running process, by way of the spawner.
 
+mod spares;
+
 use std::io;
-use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +13,8 @@ use nix::errno::Errno;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 
+use self::spares::Spares;
+pub(super) use self::spares::{KEPT_PER_CORE, KINDS};
 use super::armed::{self, Armed, Failure, Output, TakeOutput, Word};
 use super::control::Control;
 use super::launch_error::LaunchError;
@@ -22,19 +25,6 @@ use crate::task::{Identity, LaunchPlan, Sandbox, UserIds};
 
 /// This program's own file, also after it was replaced or removed, unlike what `current_exe` returns.
 pub const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// Spares that wait for the next tasks of a kind of sandbox. Each is two small processes, which share
-/// their memory.
-const SPARES: usize = 1;
-
-/// Spares that are kept for each core, of those whose tasks have ended, until [`Spawner::trim`] finds
-/// them unused. While an end is being stored its place has the next task already, and so many short
-/// tasks end at about the same time: each spare fewer is ended here and forked again there.
-pub(super) const KEPT_PER_CORE: usize = 8;
-
-/// Kinds of sandboxes that spares are kept for. A worker has one for each runner; tasks that ask for
-/// ever new ones must not collect processes.
-pub(super) const KINDS: usize = 8;
 
 /// Launches tasks by way of one spawner process, which is started with the first launch, and again
 /// after it died. Cheap to clone; the clones share the spawner.
@@ -52,26 +42,12 @@ pub struct Spawner {
 #[derive(Debug)]
 struct Shared {
     program: PathBuf,
-    /// How many spares a kind of sandbox has.
-    spares: usize,
-    /// How many it has at most while tasks end.
-    kept: usize,
     /// How many files a task may have open, if that isn't this process's own soft limit.
     open_files: Option<u64>,
     /// Held for the time of a spawn at most, never over an await.
     running: Mutex<Option<Running>>,
-    /// Those that were used last at the end. Never held over an await.
-    waiting: Mutex<Vec<Kind>>,
+    spares: Spares,
     uids: UidPools,
-}
-
-/// The spares of one kind of sandbox.
-#[derive(Debug)]
-struct Kind {
-    preparation: Preparation,
-    spares: Vec<TaskProcess>,
-    /// How many of them nobody has taken since the last trim.
-    unused: usize,
 }
 
 #[derive(Debug)]
@@ -134,6 +110,7 @@ impl Spawner {
     #[must_use]
     pub fn with_spares(self, spares: usize) -> Self {
         let (program, open_files) = (self.shared.program.clone(), self.shared.open_files);
+        let spares = Spares::with(spares);
         Self { shared: Arc::new(Shared { spares, open_files, ..Shared::new(program) }) }
     }
 
@@ -141,7 +118,8 @@ impl Spawner {
     /// raise that to this process's hard limit.
     #[must_use]
     pub fn with_open_files(self, limit: u64) -> Self {
-        let (program, spares) = (self.shared.program.clone(), self.shared.spares);
+        let program = self.shared.program.clone();
+        let spares = Spares::with(self.shared.spares.enough);
         let open_files = Some(limit);
         Self { shared: Arc::new(Shared { spares, open_files, ..Shared::new(program) }) }
     }
@@ -154,21 +132,11 @@ impl Spawner {
     /// The spawner can't be started or reached. Whether the enclosure can be made is known at the
     /// launch.
     pub async fn prepare(&self, sandbox: &Sandbox) -> Result<(), LaunchError> {
-        let enough = self.shared.spares;
-        let there = self.use_kind(sandbox, |spares| {
-            // The last one is taken first.
-            spares.iter_mut().rev().take(enough).for_each(TaskProcess::get_ready);
-            spares.len()
-        });
-        for _ in there..enough {
+        let spares = &self.shared.spares;
+        for _ in spares.get_ready(sandbox)..spares.enough {
             let mut process = self.start_init(&Preparation::of(sandbox)).await?;
             process.get_ready();
-            self.use_kind(sandbox, |spares| {
-                // Another caller may have been faster.
-                if spares.len() < enough {
-                    spares.push(process);
-                }
-            });
+            spares.add(process, sandbox);
         }
         Ok(())
     }
@@ -179,48 +147,18 @@ impl Spawner {
     /// It prepares for its task with [`Spawner::prepare`], or else when that is there: a later start, but a
     /// message and two wake-ups less.
     pub fn keep(&self, process: TaskProcess, sandbox: &Sandbox) -> bool {
-        let kept = if self.shared.spares == 0 { 0 } else { self.shared.kept };
-        self.use_kind(sandbox, |spares| {
-            if spares.len() < kept {
-                spares.extend(process.again());
-            }
-            !spares.is_empty()
-        })
+        self.shared.spares.keep(process, sandbox)
     }
 
     /// Whether the next task in a sandbox finds a spare.
     pub fn has_spare(&self, sandbox: &Sandbox) -> bool {
-        self.use_kind(sandbox, |spares| !spares.is_empty())
+        self.shared.spares.has(sandbox)
     }
 
     /// Ends the spares that no task has taken since the last trim, but for those of
     /// [`Spawner::prepare`]. To be called now and then.
     pub fn trim(&self) {
-        let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for Kind { spares, unused, .. } in &mut *kinds {
-            let beyond = spares.len().saturating_sub(self.shared.spares);
-            // The last one is taken first.
-            spares.drain(..beyond.min(*unused));
-            *unused = spares.len();
-        }
-    }
-
-    /// Does something with the spares of a sandbox's kind. The kind that was used least lately makes room
-    /// for a new one; its spares end.
-    fn use_kind<T>(&self, sandbox: &Sandbox, then: impl FnOnce(&mut Vec<TaskProcess>) -> T) -> T {
-        let mut kinds = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = kinds.iter().position(|kind| kind.preparation.is_of(sandbox));
-        let mut kind = match known {
-            Some(at) => kinds.remove(at),
-            None => Kind { preparation: Preparation::of(sandbox), spares: Vec::new(), unused: 0 },
-        };
-        let done = then(&mut kind.spares);
-        kind.unused = kind.unused.min(kind.spares.len());
-        if kinds.len() >= KINDS {
-            kinds.remove(0);
-        }
-        kinds.push(kind);
-        done
+        self.shared.spares.trim();
     }
 
     /// Launches a task, and returns when its program was executed, and has either ended or run for some
@@ -288,7 +226,7 @@ impl Spawner {
         word: &Word,
         take_output: TakeOutput<'_>,
     ) -> Result<Executed, LaunchError> {
-        let spare = self.use_kind(&plan.sandbox, Vec::pop);
+        let spare = self.shared.spares.take(&plan.sandbox);
         let new = async || self.start_init(&Preparation::of(&plan.sandbox)).await;
         let executed = match spare {
             // A spare may have failed or died while it waited. No plan was looked at then.
@@ -311,7 +249,7 @@ impl Spawner {
         if identity.is_some_and(|identity| matches!(identity.user, UserIds::Pool { .. })) {
             return None;
         }
-        let spare = self.use_kind(&plan.sandbox, Vec::pop);
+        let spare = self.shared.spares.take(&plan.sandbox);
         armed::arm(spare?, plan, None).await.ok()
     }
 
@@ -379,11 +317,9 @@ impl Spawner {
 
 impl Shared {
     fn new(program: PathBuf) -> Self {
-        let (running, waiting) = (Mutex::default(), Mutex::default());
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let kept = KEPT_PER_CORE * cores;
-        let (spares, open_files, uids) = (SPARES, None, UidPools::default());
-        Self { program, spares, kept, open_files, running, waiting, uids }
+        let (open_files, running) = (None, Mutex::default());
+        let (spares, uids) = (Spares::default(), UidPools::default());
+        Self { program, open_files, running, spares, uids }
     }
 }
 

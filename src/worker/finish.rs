@@ -70,6 +70,7 @@ pub(super) async fn settle(
     let (outcome, ended_as) = judge(shared, task, taken, end);
     let outcome = under(plan, outcome);
     if outcome.cause.as_ref().is_some_and(|cause| cause.reason == StopReason::Draining) {
+        drop(start);
         requeue(shared, handle, &task.id, taken).await?;
         return Ok(Settled::Requeued);
     }
@@ -137,7 +138,7 @@ pub(super) async fn requeue(
         queue_seq: taken.started.queue_seq,
         at: Timestamp::now(),
     });
-    append(shared, id, &event, taken.seq).await?;
+    append(shared, id, &event, taken.seq, || {}).await?;
     tracing::info!(task = %id, "task handed back");
     handle.nak(&shared.bus, Duration::ZERO).await?;
     Ok(())
@@ -206,11 +207,12 @@ async fn finish(
     handle: &AckHandle,
     taken: &Taken,
     outcome: Outcome,
-    start: Option<StartNews<'_>>,
+    mut start: Option<StartNews<'_>>,
 ) -> Result<u64, FinishError> {
     // The next task has this one's place by then, and its start comes first.
     shared.bus.after_others().await;
-    let seq = append(shared, &outcome.id, &finished(outcome.clone()), taken.seq).await?;
+    let record = finished(outcome.clone());
+    let seq = append(shared, &outcome.id, &record, taken.seq, || drop(start.take())).await?;
     // Whoever waits for the outcome doesn't wait for the log: that is written when the outcome has left.
     let told = async {
         yield_now().await;
@@ -240,7 +242,7 @@ async fn retry(
         queue_seq: taken.started.queue_seq,
         at: Timestamp::now(),
     });
-    let seq = append(shared, &id, &event, taken.seq).await?;
+    let seq = append(shared, &id, &event, taken.seq, || {}).await?;
     shared.count_retry(&taken.started.runner);
     let error = ended.error.as_ref().map(|error| error.message.as_str());
     tracing::info!(task = %id, phase = %ended.phase, error, delay = ?delay, "task will be retried");
@@ -255,17 +257,20 @@ async fn retry(
     Ok(())
 }
 
+/// Appends a record, however long that takes; `away` is called if it takes long.
 async fn append(
     shared: &Shared,
     id: &TaskId,
     event: &StatusEvent,
     expected: u64,
+    away: impl FnOnce(),
 ) -> Result<u64, FinishError> {
     let soon = shared.log.append(id, event, expected, Instant::now() + STORE_SOON);
     // A try that is given up here may have been stored: the next one recognises its own record.
     let soon = timeout(STORE_SOON, soon).await.unwrap_or(Err(BusError::Unclear(STORE_SOON)));
     let appended = match soon {
         Err(error) if error.is_passing() => {
+            away();
             // The server is away: a copy on disk outlives this worker.
             let kept = shared.spool.keep(id, expected, event, &error).await;
             let late = append_late(shared, id, event, expected).await;

@@ -152,10 +152,8 @@ impl Output {
                     self.heads[place] = self.read(message?);
                 }
             }
-            let here = self.heads.iter_mut().filter(|head| head.is_some());
-            let order = |head: &&mut Option<Piece>| head.as_ref().map(|p| (p.attempt, p.seq));
-            if let Some(first) = here.min_by_key(order) {
-                return first.take();
+            if let Some(first) = take_first(&mut self.heads) {
+                return Some(first);
             }
             // Whichever comes first, the other one may be there by then, and be the earlier one.
             let [stdout, stderr] = &mut self.subscriptions;
@@ -176,6 +174,12 @@ impl Output {
         )?;
         Some(chunk.into())
     }
+}
+
+/// Takes the chunk that was written first.
+fn take_first(heads: &mut [Option<Piece>; 2]) -> Option<Piece> {
+    let here = heads.iter_mut().filter(|head| head.is_some());
+    here.min_by_key(|head| head.as_ref().map(|piece| (piece.attempt, piece.seq)))?.take()
 }
 
 async fn pump_output(mut output: Output, feed: Feed) {
@@ -236,6 +240,16 @@ mod tests {
         assert_eq!(taken(&mut live), (72, 8));
         assert!(matches!(live.waiting(), Some(LiveMessage::Status(_))));
         assert!(live.waiting().is_none() && !live.take_lost_record());
+    }
+
+    #[test]
+    fn of_two_streams_the_chunk_that_was_written_first_comes_first() {
+        let next = |attempt| Piece { attempt, ..chunk(0, 1) };
+        let mut heads = [Some(next(Attempt(2))), Some(chunk(7, 1))];
+        let order = std::iter::from_fn(|| take_first(&mut heads));
+        let order: Vec<_> = order.map(|piece| (piece.attempt.0, piece.seq)).collect();
+        assert_eq!(order, [(1, 7), (2, 0)]);
+        assert_eq!(take_first(&mut [None, Some(chunk(3, 1))]).map(|piece| piece.seq), Some(3));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | file | who | does |
 //! |---|---|---|
 //! | `spawner` | one per worker | forks a task-init per request; sweeps after one that died |
-//! | `task` | task-init | starts the leader, obeys the control socket, ends the tree, reports |
+//! | `task` | task-init | starts the leader; `tree`: obeys the control socket, ends the tree, reports |
 //! | `enclosure` | task-init | what is made before a task is known |
 //! | `aftermath` | task-init | the same after a leader that was killed during its setup |
 //! | `remove` | task-init, worker | removes what a task has filled a directory with |

@@ -2,12 +2,11 @@
 //! has.
 //!
 //! ```text
-//! enclosure ─► start ─► leader waits ─► orders ─► setup ─► execve ─► running ─► leader is a zombie
-//!     │          │         (early)                │                    │              │
-//!     └──────────┴─ not enclosed                  ├─ step failed       │    KILL to the group ─► sweep
-//!                                                 └─ setup failed      │         ─► reap the leader
-//!                          byte n: signal n to the group ◄─────────────┤         ─► sweep ─► ended
-//!                          end of the socket: KILL to it ◄─────────────┘
+//! enclosure ─► start ─► leader waits ─► orders ─► setup ─► execve ─► running ─► … ([`tree`]) ─► ended ─┐
+//!     │ ▲        │         (early)                │                                                    │
+//!     │ └────────┼────────────────────────────────┼──────────── asked for another task ◄───────────────┘
+//!     └──────────┴─ not enclosed                  ├─ step failed
+//!                                                 └─ setup failed
 //! ```
 //!
 //! A program that ends within [`QUIET`] has the CPU to itself until then: its start is told with its end.
@@ -18,22 +17,24 @@
 //! In a process id namespace it is process 1: whatever is orphaned comes here, one signal reaches
 //! everything at once, and its own end takes the rest with it.
 
+mod tree;
+
 use std::cell::OnceCell;
-use std::fs::File;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{MsgFlags, recv};
 use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use nix::unistd::{getpid, setsid};
 
+use self::tree::{Next, Task, Worker, pollin};
 use super::super::cgroup::Leaf;
 use super::super::link::{
     AGAIN, Preparation, Report, Setup, SetupFailure, Start, encode, read_frame,
@@ -44,7 +45,7 @@ use super::enclosure::{Ids, Made, Scratch, refused};
 use super::leader::Leader;
 use super::spawner::tell;
 use super::standing::Standing;
-use super::sweep::{self, Reach, Sweep};
+use super::sweep::{self, Reach};
 use super::sys::sharing::{self, Left, Stack, Watched};
 use super::sys::{self, Children};
 use super::word;
@@ -55,10 +56,6 @@ const LEADER_STACK: usize = 512 * 1024;
 
 /// How long after its setup a program's start is told, unless it has ended by then, as most short ones have.
 pub(super) const QUIET: Duration = Duration::from_millis(5);
-
-/// How long a task runs until task-init takes back its own OOM score, which costs as much as it does to
-/// set the tasks': a shorter one leaves it to the next leader.
-const OWN_SCORE_AFTER: Duration = Duration::from_millis(20);
 
 /// Runs tasks, one after the other. Returns the process's exit code: 0 when nothing of them is left.
 pub(super) fn run(control: UnixStream, namespaces: Namespaces, ids: Ids) -> i32 {
@@ -107,19 +104,21 @@ fn refuse(control: &UnixStream, failure: SetupFailure) -> io::Result<()> {
     Ok(())
 }
 
-/// What a task-init does after a task.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Another task, if the worker asks for it: nothing is left of this one.
-    Again,
-    End,
+/// A leader that has left this process's memory.
+struct Led {
+    leader: i32,
+    /// What came of its setup.
+    setup: Setup,
+    worker: Worker,
+    /// The pipe that it said that through.
+    said: PipeReader,
 }
 
 /// A task-init between two tasks.
 struct Init {
     control: UnixStream,
     signals: SignalFd,
-    /// Wakes it [`QUIET`] after a program's start.
+    /// Wakes it [`QUIET`] after a leader's setup.
     alarm: Option<TimerFd>,
     preparation: Preparation,
     reach: Reach,
@@ -154,7 +153,7 @@ impl Init {
             Ok(made) => made,
             Err(failure) => return refuse(&self.control, failure).map(|()| Next::End),
         };
-        let (leader, setup, worker, said) = match self.lead(&made) {
+        let Led { leader, setup, worker, said } = match self.lead(&made) {
             Ok(led) => led,
             Err(error) => {
                 made.remove();
@@ -187,9 +186,8 @@ impl Init {
         next
     }
 
-    /// Makes a leader, and waits until it has left this process's memory. Returns the pipe that it said the
-    /// last of this through, too.
-    fn lead(&mut self, made: &Made) -> io::Result<(i32, Setup, Worker, PipeReader)> {
+    /// Makes a leader, and waits until it has left this process's memory.
+    fn lead(&mut self, made: &Made) -> io::Result<Led> {
         let kept = OnceCell::new();
         let leader = Leader {
             control: &self.control,
@@ -225,7 +223,7 @@ impl Init {
             }
         };
         let worker = if worker_gone { Worker::Gone } else { Worker::Listening };
-        Ok((pid, setup, worker, said))
+        Ok(Led { leader: pid, setup, worker, said })
     }
 
     /// Goes through what is done at the end, while nobody waits: see [`Leader`]'s own rehearsal.
@@ -241,185 +239,6 @@ impl Init {
         sweep::ended(Children::All).ok();
         sweep::drain(&self.signals).ok();
     }
-}
-
-/// Whether the worker holds its end of the control socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Worker {
-    Listening,
-    Gone,
-}
-
-/// A task whose leader was started.
-struct Task<'a> {
-    leader: i32,
-    control: &'a UnixStream,
-    signals: &'a SignalFd,
-    worker: Worker,
-    /// Its start, if that is to be reported.
-    untold: Option<Start>,
-    /// The ladder's SIGKILL was sent to the group.
-    killed: bool,
-    reach: Reach,
-    /// What those that were reaped have used.
-    usage: Usage,
-    made: Made,
-    standing: &'a Standing,
-    /// Where its directory goes, if it can be another's.
-    scratch: &'a mut Option<Scratch>,
-}
-
-impl Task<'_> {
-    fn run(mut self, setup: Setup, has_mounts: bool) -> io::Result<Next> {
-        let report = match setup {
-            Setup::Ready(start) => {
-                self.untold = Some(start);
-                // Held to the end: the last one out of a mount namespace takes it down, which would
-                // delay the leader's end by milliseconds.
-                let mounts = has_mounts.then(|| File::open(format!("/proc/{}/ns/mnt", start.pid)));
-                self.until_leader_ends()?;
-                let next = self.end();
-                drop(mounts);
-                return next;
-            }
-            Setup::NotEnclosed(failure) => Some(Report::NotEnclosed(failure)),
-            Setup::Failed(failure) => Some(Report::SetupFailed(failure)),
-            Setup::Unwanted => None,
-        };
-        self.kill_leaf();
-        self.sweep(None).all()?;
-        // Before the report: who is told that nothing is left finds nothing.
-        self.made.remove();
-        if let Some(report) = report {
-            tell(self.control, &report);
-        }
-        Ok(Next::End)
-    }
-
-    fn sweep(&self, died_with_leader: Option<i32>) -> Sweep<'_> {
-        Sweep::new(self.signals, self.reach, died_with_leader)
-    }
-
-    /// Obeys the worker and reaps orphans until the leader is a zombie.
-    fn until_leader_ends(&mut self) -> io::Result<()> {
-        let begun = Instant::now();
-        loop {
-            // Without reaping: a zombie keeps its id, which is the group's, from being another's.
-            while let Some(end) = sweep::ended(Children::All)? {
-                if end.pid == self.leader {
-                    return Ok(());
-                }
-                sys::reap(end.pid)?;
-                self.usage = self.usage.with(end.usage);
-            }
-            if let Some(start) = self.untold.take() {
-                tell(self.control, &Report::Started(start));
-            }
-            let mut wait = [pollin(self.signals), pollin(self.control)];
-            let count = self.listening(wait.len());
-            let patience = self.until_own_score(begun);
-            poll(&mut wait[..count], patience)?;
-            let asked = wait[1].any().unwrap_or(false);
-            sweep::drain(self.signals)?;
-            if asked {
-                self.obey()?;
-            }
-        }
-    }
-
-    /// How long to wait at most, for the sake of this process's OOM score; takes it back in time.
-    fn until_own_score(&self, begun: Instant) -> PollTimeout {
-        if !self.standing.has_foreign_oom_score() {
-            return PollTimeout::NONE;
-        }
-        let left = OWN_SCORE_AFTER.saturating_sub(begun.elapsed());
-        if left.is_zero() {
-            self.standing.restore_oom_score();
-            return PollTimeout::NONE;
-        }
-        // Whole milliseconds: what is left over would be waited for by asking again and again.
-        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::ZERO)
-    }
-
-    /// The control socket stands last in a list; once it has ended it would be ready for ever.
-    fn listening(&self, all: usize) -> usize {
-        match self.worker {
-            Worker::Listening => all,
-            Worker::Gone => all - 1,
-        }
-    }
-
-    /// Sends what the worker asks for. The end of the socket asks for SIGKILL.
-    fn obey(&mut self) -> io::Result<()> {
-        let mut numbers = [0; 16];
-        let mut control = self.control;
-        let length = match control.read(&mut numbers) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            other => other?,
-        };
-        for number in &numbers[..length] {
-            self.signal(i32::from(*number));
-        }
-        if length == 0 {
-            self.worker = Worker::Gone;
-            self.signal(libc::SIGKILL);
-        }
-        Ok(())
-    }
-
-    fn signal(&mut self, number: i32) {
-        self.killed |= number == libc::SIGKILL;
-        sys::kill(-self.leader, number);
-        // During its setup it may not lead a group yet.
-        if number == libc::SIGKILL {
-            sys::kill(self.leader, number);
-            self.kill_leaf();
-        }
-    }
-
-    /// Kills everything in the task's cgroup. What that can't reach the sweep does.
-    fn kill_leaf(&self) {
-        self.made.leaf.as_ref().map(Leaf::kill).transpose().ok();
-    }
-
-    /// Ends everything that the leader has left behind.
-    fn end(self) -> io::Result<Next> {
-        sys::kill(-self.leader, libc::SIGKILL);
-        let leaf = self.made.leaf.as_ref();
-        // A dead leader doesn't count. Who is there may fork faster than a sweep kills.
-        // One that can't be asked any more was removed, by a task that could leave it.
-        let was_empty = leaf.map(|leaf| leaf.wait_empty(Duration::ZERO).unwrap_or(true));
-        if was_empty == Some(false) {
-            self.kill_leaf();
-        }
-        // From here on nobody signals the group, so its number may go to another.
-        let leader = sys::reap(self.leader)?.ok_or(Errno::ECHILD)?;
-        let died_with_leader = self.killed.then_some(self.leader);
-        let mut sweep = self.sweep(died_with_leader);
-        let mut survivors = sweep.all()?;
-        let leftovers_killed = sweep.killed;
-        let usage = self.usage.with(leader.usage).with(sweep.usage);
-        if let Some(leaf) = leaf.filter(|_| was_empty == Some(false)) {
-            // Normally nobody is left: whoever isn't our child was killed with the leaf.
-            survivors += u32::from(!leaf.wait_empty(sweep::LIMIT).unwrap_or(true));
-        }
-        let cgroup = leaf.map(Leaf::usage);
-        let exit = Exit { status: leader.status, usage, leftovers_killed, cgroup };
-        tell(self.control, &Report::Ended { start: self.untold, exit, survivors });
-        // After the report, because nobody waits for it, and a large directory takes long.
-        while self.sweep(None).all()? > 0 {}
-        // Another's user could be that of those that are left.
-        if survivors > 0 || self.worker == Worker::Gone {
-            self.made.remove();
-            return Ok(Next::End);
-        }
-        *self.scratch = self.made.clear();
-        Ok(Next::Again)
-    }
-}
-
-fn pollin(descriptor: &impl AsFd) -> PollFd<'_> {
-    PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)
 }
 
 /// The time, in microseconds since 1970.

@@ -50,6 +50,23 @@ async fn a_killed_server_costs_no_output_no_outcome_and_no_exit_code() {
 }
 
 #[tokio::test]
+async fn the_log_has_a_short_tasks_start_though_its_end_can_not_be_stored() {
+    let site = Site::new().await;
+    let worker = site.worker("w", "[[runner]]\nname = \"plain\"\nisolation = \"none\"\n").await;
+    let server = site.server.pid();
+    // It ends before the server could answer.
+    let stop = format!("kill -STOP {server}");
+    let id = site.ok(&["submit", "--", "sh", "-c", &stop]).await;
+    worker.logged("task started").await;
+    assert!(!worker.log().contains("task finished"), "{}", worker.log());
+    let server = nix::unistd::Pid::from_raw(server.try_into().expect("a process id"));
+    nix::sys::signal::kill(server, nix::sys::signal::SIGCONT).expect("the server is there");
+    assert_eq!(site.wait(id.trim()).await, 0, "{}", worker.log());
+    let log = worker.log();
+    assert_eq!(log.matches("task started").count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn output_that_the_server_has_no_room_for_waits_and_the_log_says_so() {
     let site = Site::new().await;
     let worker = site.worker("w", "").await;
