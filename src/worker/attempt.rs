@@ -110,10 +110,10 @@ pub(super) async fn run<'a>(
         // An output that nobody waits for belongs to an attempt that was given up.
         outputs_tx.send((stdout, stderr)).ok();
     };
-    let launch = shared.spawner.launch_armed(armed, plan, &word, hand_over);
-    let limit = plan.timeout.map(|timeout| timeout.max(LAUNCH_TIME));
     // Boxed, because it ends long before what goes on beside it: a task that runs doesn't have its room.
-    let launch = Box::pin(unless_stopped(launch, &word, limit, stop.clone()));
+    let launch = Box::pin(shared.spawner.launch_armed(armed, plan, &word, hand_over));
+    let limit = plan.timeout.map(|timeout| timeout.max(LAUNCH_TIME));
+    let launch = unless_stopped(launch, &word, limit, stop.clone());
     let Executed { started_at, mut process, pid } =
         match while_it_runs(launch, stored.as_mut()).await {
             Ok(Ok(executed)) => executed,
